@@ -419,7 +419,10 @@ class Experiment:
             write_experiment_file(plan, job, shorter)
             with Archiver(self.folder.archive, to_archive) as archiver:
                 say(plan, sys.stderr)
+                trials = {trial.id: trial for trial in plan.trials}
                 if not any_left:
+                    if brackets:
+                        RaceSchedule(brackets, trials, plan.statuses, self.folder)  # it checks earlier decisions
                     return RunEnd("complete"), plan
                 progress = Progress.of(plan, self.space, distances_mm)
                 monitor = Monitor(
@@ -507,7 +510,8 @@ class Experiment:
             statuses = [row["status"] for row in others]
             # A trial that failed because its files cannot be written still has the status `interrupted`.
             counts = " and ".join(f"{statuses.count(s)} {s}" for s in STATUSES if s in statuses)
-            waits = "search" if table.n_not_proposed else "race" if self.config.race is not None else None
+            goes_on = not {"interrupted", "pending"}.isdisjoint(statuses)
+            waits = "search" if table.n_not_proposed else "race" if goes_on and self.config.race is not None else None
             rest = "the others are complete" if waits is None else f"the {waits} waits for them"
             text = f"{counts} of {len(trials)} trials; {rest}. This shows an error with its traceback:"
             raise TrialsFailedError(f"{text}\n  {self._log_command([*table.failures, *others][0])}", table)

@@ -99,7 +99,8 @@ def _brackets(plan: Plan, space: SearchSpace, inputs: Inputs, folder: Experiment
         path, _, problem = problems[0].partition(": ")
         raise RaceError.of(path.partition("/")[2], problem)
     entrants = entrants_of(plan.combinations, space, inputs)
-    return open_brackets(entrants, decisions, config.race, config.n_repetitions)
+    round_size = None if config.search is None else config.search.round_size
+    return open_brackets(entrants, decisions, config.race, config.n_repetitions, round_size)
 
 
 def _raced(plan: Plan, brackets: Sequence[Bracket], planned: Mapping[str, _Known]) -> Plan:

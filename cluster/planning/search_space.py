@@ -185,6 +185,12 @@ class SearchSpace:
         if not problems:
             wrong = [] if of.problem is None else [Problem(path, of.problem)]
             problems = wrong or _check_option_value(path, of.low) or _check_option_value(path, of.high)
+        if not problems and not of.integer:
+            of = replace(of, low=float(of.low), high=float(of.high))  # like the numbers between them
+            problems = [
+                replace(problem, text=f"{problem.text}; add integer=True")
+                for problem in _check_option_value(path, of.high)
+            ]
         conditions, more = self._conditions([path], when)
         if problems or more:
             raise ConfigError([*problems, *more])

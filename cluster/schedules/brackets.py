@@ -133,7 +133,7 @@ class Bracket:
     @property
     def is_open(self) -> bool:
         """Whether all its competitors are known, so that it can decide."""
-        return all(bracket.is_decided for bracket in self.earlier)
+        return not self.earlier or self.earlier[-1].is_decided  # and then those before it are
 
     @property
     def is_decided(self) -> bool:
@@ -285,14 +285,16 @@ def open_brackets(
     decisions: Sequence[DecisionFile],
     rule: SuccessiveHalving,
     n_repetitions: int,
+    round_size: int | None = None,
 ) -> list[Bracket]:
     """Returns the brackets of a plan, with the decisions made so far.
 
     Args:
-        entrants: For each validation data, the planned combinations by key.
+        entrants: For each validation data, the planned combinations by key, in order.
         decisions: All decisions so far, in order.
         rule: The rule for brackets that have decided nothing yet; the others keep theirs.
         n_repetitions: The planned repetitions.
+        round_size: How many combinations a round of a search proposes; each round is a bracket. None without a search.
 
     Raises:
         RaceError: If decisions are missing or contradict each other.
@@ -306,40 +308,52 @@ def open_brackets(
             if number != len(known):
                 raise RaceError.of(of_bracket[0].path, f"the decisions of bracket {len(known)} are missing")
             known.append(_decided_bracket(data, of_bracket, list(known), n_planned=n_repetitions, n_fresh=rule.confirm))
-        new = _placed(planned, known)
-        if new:
-            known.append(new_bracket(data, rule, n_repetitions, new, known))
+        rounds = [planned] if round_size is None else _rounds(planned, round_size)
+        for of_round in rounds:
+            add_entrants(known, data, of_round, rule, n_repetitions, is_search=round_size is not None)
         brackets += known
     return brackets
 
 
-def new_bracket(
+def _rounds(planned: Mapping[str, Entrant], size: int) -> list[dict[str, Entrant]]:
+    items = list(planned.items())
+    return [dict(items[start : start + size]) for start in range(0, len(items), size)]
+
+
+def add_entrants(
+    brackets: list[Bracket],
     data: Data,
+    entrants: Mapping[str, Entrant],
     rule: SuccessiveHalving,
     n_repetitions: int,
-    entrants: Mapping[str, Entrant],
-    earlier: Sequence[Bracket],
-) -> Bracket:
-    """Returns a bracket that has decided nothing.
+    *,
+    is_search: bool,
+) -> None:
+    """Adds combinations to the brackets that have decided about them, and all others to a new bracket.
 
     Args:
+        brackets: All brackets of this data; a new one is appended.
         data: The validation data.
-        rule: Decides which combinations stay.
+        entrants: The combinations, by key.
+        rule: The rule of a new bracket.
         n_repetitions: The planned repetitions.
-        entrants: The combinations that enter the race in it, by key.
-        earlier: The brackets before it.
+        is_search: Whether a search proposed them. It cannot be continued with more epochs, so combinations of different
+            lengths are always different ones.
     """
-    return Bracket(
-        data=data,
-        number=len(earlier),
-        rule=rule,
-        n_rungs=rule.n_rungs(min(entrant.num_epochs for entrant in entrants.values())),
-        n_repetitions=n_repetitions,
-        n_planned=n_repetitions,
-        n_fresh=rule.confirm,
-        entrants=dict(entrants),
-        earlier=tuple(earlier),
-    )
+    new = _placed(entrants, [bracket for bracket in brackets if bracket.decisions], is_search=is_search)
+    if new:
+        bracket = Bracket(
+            data=data,
+            number=len(brackets),
+            rule=rule,
+            n_rungs=rule.n_rungs(min(entrant.num_epochs for entrant in new.values())),
+            n_repetitions=n_repetitions,
+            n_planned=n_repetitions,
+            n_fresh=rule.confirm,
+            entrants=new,
+            earlier=tuple(brackets),
+        )
+        brackets.append(bracket)
 
 
 def _decided_bracket(
@@ -381,7 +395,7 @@ def _rule_of(decision: DecisionFile) -> SuccessiveHalving:
     return rule
 
 
-def _placed(planned: Mapping[str, Entrant], known: Sequence[Bracket]) -> dict[str, Entrant]:
+def _placed(planned: Mapping[str, Entrant], known: Sequence[Bracket], *, is_search: bool) -> dict[str, Entrant]:
     """Assigns planned combinations to the brackets that have decided about them; returns the new ones."""
     owner: dict[str, tuple[Bracket, Competitor]] = {}
     for bracket in known:
@@ -396,7 +410,7 @@ def _placed(planned: Mapping[str, Entrant], known: Sequence[Bracket]) -> dict[st
             owner[key][0].entrants[key] = entrant
         else:
             new[key] = entrant
-    if not owner or not new:
+    if not owner or not new or is_search:
         return new
     lengths: dict[str, dict[int, str]] = defaultdict(dict)  # by course, the key for each number of epochs
     for key, (_, competitor) in owner.items():

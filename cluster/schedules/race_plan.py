@@ -265,8 +265,12 @@ def _warm_ups(brackets: Sequence[Bracket], space: SearchSpace) -> list[str]:
 def _epoch_of_highest_rate(settings: Settings) -> int:
     """Returns the number of epochs after which the learning rate first peaks; 0 if it starts at its highest."""
     hyperparams = copy.deepcopy(settings.hyperparams)
-    optimizer = build_checked_optimizer(hyperparams, [torch.nn.Parameter(torch.zeros(1))])
-    scheduler = build_scheduler(hyperparams, optimizer)
+    parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((1,), (1, 1))]
+    try:
+        optimizer = build_checked_optimizer(hyperparams, parameters)
+        scheduler = build_scheduler(hyperparams, optimizer)
+    except Exception:
+        return 0  # an optimizer of the user's may want other parameters, and the rate only matters for a warning
     if optimizer is None or scheduler is None or hyperparams.scheduler_requires_metric:
         return 0
     rates = []

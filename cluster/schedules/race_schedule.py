@@ -10,9 +10,9 @@ import numpy as np
 
 from cluster.planning.plan import TrialSpec
 from cluster.racing.decision_file import DecisionFile, write_decision
-from cluster.racing.successive_halving import Rung
+from cluster.racing.successive_halving import Rung, SuccessiveHalving
 from cluster.results.learning_curves import Curve, Numbers, read_curve, read_logged
-from cluster.schedules.brackets import Bracket, Entrant, check_values
+from cluster.schedules.brackets import Bracket, Entrant, add_entrants, check_values
 from cluster.schedules.schedule import Step
 from cluster.storage.filesystem import StorageError
 from cluster.storage.folders import ExperimentFolder
@@ -85,27 +85,41 @@ class RaceSchedule:
             self._add_keys(bracket)
         self._steps_ahead: Iterator[Step] | None = None  # None if they must be found again
         for bracket in brackets:
-            for decision in bracket.decisions:
-                check_values(decision, self._on_disk(decision))
+            self._check(bracket)
         self._present = [self._enter(bracket) for bracket in brackets]
-        self._decide()
+        self._has_begun = False  # nothing is decided before the first step is asked for
 
-    def add(self, bracket: Bracket, trials: Mapping[str, TrialSpec], statuses: Mapping[str, Status]) -> None:
-        """Adds a bracket that has decided nothing yet.
+    def add(
+        self,
+        entrants: Mapping[str, Entrant],
+        rule: SuccessiveHalving,
+        trials: Mapping[str, TrialSpec],
+        statuses: Mapping[str, Status],
+    ) -> None:
+        """Adds a round of a search, as a bracket; decisions that follow at once are left to `decide`.
+
+        Earlier decisions about its combinations stand: another plan may have raced them.
 
         Args:
-            bracket: The bracket.
-            trials: Its trials, by id.
-            statuses: The status of each of its trials that was started, by id.
+            entrants: The combinations of the round, by key, for the same validation data as all others.
+            rule: The rule of the race.
+            trials: Their trials, by id.
+            statuses: The status of each of these trials that was started, by id.
         """
-        self.brackets.append(bracket)
+        add_entrants(self.brackets, self.brackets[0].data, entrants, rule, self.n_repetitions, is_search=True)
         self._trials |= trials
         self._errors.read_all(statuses)
         self._over |= {trial_id for trial_id, status in statuses.items() if status in FINAL}
-        self._add_keys(bracket)
         self._steps_ahead = None
-        self._present.append(self._enter(bracket))
-        self._decide()
+        for place, bracket in enumerate(self.brackets):
+            if place == len(self._present) or not entrants.keys().isdisjoint(bracket.entrants):
+                self._add_keys(bracket)
+                self._check(bracket)
+                self._present[place:] = [self._enter(bracket), *self._present[place + 1 :]]
+
+    def _check(self, bracket: Bracket) -> None:
+        for decision in bracket.decisions:
+            check_values(decision, self._on_disk(decision))
 
     def _add_keys(self, bracket: Bracket) -> None:
         for key, entrant in bracket.entrants.items():
@@ -148,10 +162,11 @@ class RaceSchedule:
         Raises:
             StorageError: If records cannot be read, or a decision cannot be written.
         """
-        if self._ended:
+        if self._ended or not self._has_begun:
+            self._has_begun = True
             self._steps_ahead = None
             self._read_ended()
-            self._decide()
+            self.decide()
         while self._waiting:
             step = self._waiting.popleft()
             if self._can_start(step):
@@ -247,8 +262,12 @@ class RaceSchedule:
     def _n_repetitions(self, rung: Rung) -> int:
         return min(rung.n_repetitions, self.n_repetitions)
 
-    def _decide(self) -> None:
-        """Makes all decisions that are due."""
+    def decide(self) -> None:
+        """Makes all decisions that are due.
+
+        Raises:
+            StorageError: If a decision cannot be written.
+        """
         has_decided = True
         while has_decided:
             has_decided = False

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from cluster.planning.plan import Plan
-from cluster.schedules.brackets import Bracket, Data, Entrant, new_bracket
+from cluster.schedules.brackets import Data, Entrant
 from cluster.schedules.race_schedule import RaceSchedule
 from cluster.schedules.schedule import Step
 from cluster.schedules.search_schedule import Searching
@@ -37,6 +37,8 @@ class RacedSearchSchedule:
         self._searching = searching
         self._race = race
         self._entrants = entrants
+        assert searching.config.race is not None
+        self._rule = searching.config.race
         self._grown = grown
 
     @property
@@ -49,8 +51,10 @@ class RacedSearchSchedule:
         while (step := self._race.next()) is None and self._race.is_over and not self._searching.is_complete:
             more = self._searching.next_round(self._values_mm())
             self.plan = self.plan.with_more(more)
-            self._race.add(self._bracket(more), {trial.id: trial for trial in more.trials}, more.statuses)
+            ((_, entrants),) = self._entrants(more).items()  # a search has one validation set
+            self._race.add(entrants, self._rule, {trial.id: trial for trial in more.trials}, more.statuses)
             self._grown(self.plan)
+            self._race.decide()  # the round may already be trained
         return step
 
     def ended(self, report: TrialReport) -> None:
@@ -60,12 +64,6 @@ class RacedSearchSchedule:
     def n_epochs_in_vain(self) -> int:
         """Returns how many epochs were trained ahead for combinations that were then dropped."""
         return self._race.n_epochs_in_vain()
-
-    def _bracket(self, more: Plan) -> Bracket:
-        rule = self._searching.config.race
-        assert rule is not None
-        ((data, entrants),) = self._entrants(more).items()  # a search has one validation set
-        return new_bracket(data, rule, self._race.n_repetitions, entrants, self._race.brackets)
 
     def _values_mm(self) -> dict[str, float | None]:
         """Returns for each trial, by id, the error of its combination, mm; None if the combination diverged."""

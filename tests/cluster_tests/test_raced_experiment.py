@@ -17,7 +17,9 @@ from cluster.schedules.brackets import RaceError
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.records import from_parquet, to_parquet
-from tests.cluster_tests.small_experiment import LR, SmallExperiment
+from posenet import errors
+from posenet.losses import MetricLoss
+from tests.cluster_tests.small_experiment import LR, NanLoss, SmallExperiment
 from tests.cluster_tests.test_longer_training import numbers_of
 from tests.cluster_tests.trial.test_trainable import STATEFUL
 
@@ -107,6 +109,12 @@ class TestARace:
         train(small_experiment, {**RACE, "solver_config.callbacks": [never]})
         assert race_files(small_experiment) == {}
 
+    def test_that_is_complete_does_not_wait_for_diverged_trials(self, small_experiment):
+        changes = {**RACE, "experiment_config.n_repetitions": 1}
+        options = {LR: [1e-4, 1e-3, 1e-2], "loss_function": [MetricLoss(errors.coordinate_difference), NanLoss()]}
+        with pytest.raises(TrialsFailedError, match="3 diverged of 6 trials; the others are complete"):
+            small_experiment.run(changes, options)
+
     def test_continues_after_ctrl_c_at_any_time(self, small_experiment, raced, capsys):
         n_left = 0
 
@@ -165,12 +173,14 @@ class TestARace:
             with pytest.raises(RaceError, match=r"race/two_val/0-0.json: .*. Restore the file from a copy"):
                 use()
 
-    def test_ends_with_an_error_if_the_records_of_a_trial_have_changed(self, copied):
+    @pytest.mark.parametrize("is_complete", [True, False])
+    def test_ends_with_an_error_if_the_records_of_a_trial_have_changed(self, copied, is_complete):
         trial_id = json.loads((copied.folder / "race/two_val/0-0.json").read_text())["combinations"][-1]["key"] + "/0"
         path = copied.folder / "trials" / trial_id / "records.parquet"
         rows = [record._replace(value=record.value + 1) for record in from_parquet(path.read_bytes())]
         path.write_bytes(to_parquet(trial_id, rows))
-        shutil.rmtree(next(path.parent for path in copied.folder.glob("trials/*/*/weights.pt")))  # something to train
+        if not is_complete:
+            shutil.rmtree(next(path.parent for path in copied.folder.glob("trials/*/*/weights.pt")))
         with pytest.raises(RaceError, match=f"for trial {trial_id} at epoch 1, but the trial's records now say"):
             train(copied, RACE)
 

@@ -109,6 +109,7 @@ class TestARange:
             (("optimizer_args.lrr", 0.1, 0.2), "has no 'lrr'; did you mean 'lr'?"),
             ((LR, 0.2, 0.1), "low must be less than high; got 0.2 and 0.1"),
             (("solver_config.batch_size", 8, 16.5), "got 16.5; allowed: an int"),
+            (("solver_config.batch_size", 8, 32), "got 32.0; allowed: an int of at least 1; add integer=True"),
             (("experiment_config.train_set_size", 8, 16), "it cannot have a range; use add_options"),
             ((LR, 0.0, 1e39), "too large"),
         ],

@@ -24,6 +24,15 @@ class FromBehind(lr_scheduler.LambdaLR):
         super().__init__(optimizer, lambda epoch: 1 / (1 + abs(epoch - peak)))
 
 
+class OfMatrices(torch.optim.SGD):
+    """An optimizer of a user's own, which trains only matrices, and only if there are enough."""
+
+    def __init__(self, parameters, lr, fewest):
+        matrices = [parameter for parameter in parameters if parameter.ndim == 2]
+        assert len(matrices) >= fewest
+        super().__init__(matrices, lr=lr)
+
+
 @pytest.fixture
 def warnings_of(small_experiment):
     """Returns the warnings of a plan."""
@@ -52,6 +61,15 @@ class TestAWarning:
             warnings_of({**settings, "experiment_config.race": SuccessiveHalving(reduction_factor=3, min_epochs=peak)})
             == []
         )
+
+    @pytest.mark.parametrize(("fewest", "n_warnings"), [(1, 1), (3, 0)])
+    def test_needs_no_parameter_that_an_optimizer_of_the_user_refuses(self, warnings_of, fewest, n_warnings):
+        settings = scheduler(lr_scheduler.LinearLR, start_factor=0.1, total_iters=5) | {
+            "base_hyperparams.optimizer": OfMatrices,
+            "base_hyperparams.optimizer_args": {"lr": 0.1, "fewest": fewest},
+        }
+        hidden = {"base_hyperparams.model_args": {"hidden_dims": [8, 8]}}
+        assert len(warnings_of({**settings, **hidden})) == n_warnings
 
     @pytest.mark.parametrize(
         "settings",

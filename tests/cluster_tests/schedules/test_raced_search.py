@@ -1,6 +1,7 @@
 import json
 import math
 import random
+import shutil
 
 import pytest
 
@@ -18,11 +19,19 @@ from posenet.record import Record
 from tests.cluster_tests.small_experiment import LR, SmallExperiment
 
 N_EPOCHS = 27
+EPOCHS = "solver_config.num_epochs"
 
 
 def error_mm(lr, trial_id, epoch):
     """A made-up validation error, mm: the best learning rate is 0.01, and all learn at the same speed."""
     return 10 + abs(math.log10(lr) + 2) + 5 / epoch + 0.05 * random.Random(trial_id).random()
+
+
+OPTIONS = {
+    "tpe": {EPOCHS: [N_EPOCHS]},
+    "random": {EPOCHS: [9, N_EPOCHS], LR: [10**exponent for exponent in range(-9, 0)]},
+}
+"""What is searched: a range, or options among which are those of the epochs."""
 
 
 class KilledError(Exception):
@@ -57,7 +66,8 @@ class Workers:
             schedule.ended(self.end(step, job))
 
     def end(self, step, job):
-        spec, until = step.trial, step.until or N_EPOCHS
+        spec, n_epochs = step.trial, step.trial.combination.options.get(EPOCHS, N_EPOCHS)
+        until = step.until or n_epochs
         self.trained.append((spec.id, until))
         folder, lr = job.folder.trial(spec.id), spec.combination.options[LR]
         curve = [error_mm(lr, spec.id, epoch) for epoch in range(1, until + 1)]
@@ -66,7 +76,7 @@ class Workers:
         ]
         folder.write(FileNames.RECORDS, to_parquet(spec.id, rows))
         metrics = {"val": {"mean": {"distance": min(curve), "distance_before": 17.0}}}
-        is_finished = until == N_EPOCHS
+        is_finished = until == n_epochs
         content = TrialFile(spec.key, spec.repetition, status="finished" if is_finished else "interrupted")
         folder.write_trial(content._replace(epochs=until, metrics=metrics if is_finished else {}))
         return TrialReport(spec.id, "finished" if is_finished else "paused", until, min(curve))
@@ -78,13 +88,14 @@ def search(small_data, tmp_path, monkeypatch):
     monkeypatch.setattr(Experiment, "_write_report", lambda *args: None)
     monkeypatch.setattr(experiment_module, "write_tables", lambda *args: None)
 
-    def run(name, n_combinations, workers=None):
+    def run(name, n_combinations, workers=None, sampler="tpe", **changes):
         monkeypatch.setattr(executor, "run_inline", workers or Workers())
         small = SmallExperiment(small_data, tmp_path / name)
-        config = {"search": Search("tpe", n_combinations, round_size=6), "race": SuccessiveHalving(reduction_factor=3)}
-        changes = {f"experiment_config.{key}": value for key, value in {**config, "n_repetitions": 2}.items()}
-        found = small.experiment({**changes, "solver_config.num_epochs": N_EPOCHS})
-        found.add_range(LR, 1e-5, 1e-1, log=True)
+        search = Search(sampler, n_combinations, round_size=6)
+        config = {"search": search, "race": SuccessiveHalving(reduction_factor=3), "n_repetitions": 2, **changes}
+        found = small.experiment({f"experiment_config.{key}": value for key, value in config.items()}, OPTIONS[sampler])
+        if sampler != "random":
+            found.add_range(LR, 1e-5, 1e-1, log=True)
         found.run("inline")
         return small.folder
 
@@ -136,3 +147,38 @@ def test_proposals_and_decisions_do_not_depend_on_workers_kills_or_extensions(se
     assert decided(search("killed", 18, Workers(2))) == one
     search("extended", 12)
     assert decided(search("extended", 18)) == one
+
+
+@pytest.mark.parametrize("parts", [["search"], ["race"], ["search", "race"]])
+def test_continues_with_trained_trials_after_its_files_were_removed(search, parts):
+    folder = search("one", 18)
+    before = decided(folder)
+    for part in parts:
+        shutil.rmtree(folder / part)
+    workers = Workers()
+    search("one", 18, workers)
+    assert decided(folder) == before
+    assert workers.trained == []
+
+
+def test_of_a_grid_that_was_trained_before_decides_from_its_trials(search):
+    search("grid", 18, Workers(), "random", race=None, search=None)
+    workers = Workers()
+    assert decided(search("grid", 18, workers, "random")) == decided(search("raced", 18, sampler="random"))
+    assert workers.trained == []
+
+
+def test_decides_the_same_after_kills_if_combinations_differ_in_their_epochs(search):
+    seed = 3  # the second round has longer trainings of combinations that the first one dropped
+    workers = Workers()
+    search("first round", 6, workers, "random", seed=seed)
+    one = decided(search("one", 18, sampler="random", seed=seed))
+    with pytest.raises(KilledError):  # after the second round was proposed, and before it has decided anything
+        search("killed", 18, Workers(n_steps=len(workers.trained) + 2), "random", seed=seed)
+    assert decided(search("killed", 18, Workers(2), "random", seed=seed)) == one
+
+
+def test_may_have_many_rounds(search):
+    """Whether a bracket is decided depends on all brackets before it."""
+    files = decided(search("many", 24 * 6))
+    assert len([name for name in files if name.startswith("search")]) == 24
