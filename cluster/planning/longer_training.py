@@ -71,7 +71,8 @@ def with_shorter(plan: Plan, kept: Sequence[KeptTrial], has_state: Callable[[str
         found = []
         for epochs in sorted((epochs for epochs in lengths[steps] if epochs < own), reverse=True):
             trial_id = f"{lengths[steps][epochs]}/{trial.repetition}"
-            if trial_id in to_train or (trial_id in finished and has_state(trial_id)):
+            is_trained_first = trial_id in to_train and not plan.races  # a race trains all a little
+            if is_trained_first or (trial_id in finished and has_state(trial_id)):
                 found.append(Shorter(epochs, trial_id))
             elif trial_id in finished and not found and trial.id not in plan.statuses:  # else it has a checkpoint
                 without_state[epochs] += 1

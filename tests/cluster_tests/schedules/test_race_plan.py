@@ -39,6 +39,13 @@ def warnings_of(small_experiment):
     return lambda changes, options=LRS: small_experiment.experiment({**RACE, **changes}, options).plan().warnings
 
 
+def test_a_race_of_two_lengths_promises_no_continuation_of_the_shorter_ones(small_experiment):
+    options = {**LRS, "solver_config.num_epochs": [9, 18]}
+    text = str(small_experiment.experiment(RACE, options).plan())
+    assert "12 trials: 12 to train" in text
+    assert "6 to continue from epoch 9" in str(small_experiment.experiment({}, options).plan())
+
+
 class TestAWarning:
     @pytest.mark.parametrize(
         ("settings", "peak"),
