@@ -1,7 +1,7 @@
 """How far an experiment has got: what earlier runs trained, and what a race has decided."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import NamedTuple
@@ -63,7 +63,8 @@ class Standing(NamedTuple):
         planned = {trial_id: known for trial_id, known in found.items() if is_planned(trial_id)}
         plan = replace(plan, statuses={trial_id: known.status for trial_id, known in planned.items()})
         if brackets:
-            plan = _raced(plan, brackets, planned)
+            ended = {trial_id for trial_id, known in planned.items() if known.status in FINAL}
+            plan = replace(plan, dropped=dropped_trials(brackets), races=race_texts(brackets, ended))
         others = found.keys() - planned.keys()
         kept = kept_trials(folder, others) if others and plan.to_train else []
         plan = with_shorter(plan, kept, lambda trial_id: folder.trial(trial_id).has(FileNames.STATE))
@@ -75,6 +76,9 @@ class Standing(NamedTuple):
         warnings += [_changed_code(name, n) for name, n in changed.items()]
         warnings += race_warnings(brackets, space, inputs)
         plan = replace(plan, warnings=[*plan.warnings, *warnings], epochs_done=epochs_done)
+        if brackets:
+            trained = {i: known.epochs for i, known in planned.items() if known.status in FINAL} | epochs_done
+            plan = replace(plan, n_epochs_of_races=n_epochs_left(brackets, trained))
         distances_mm = {i: known.val_distance_mm for i, known in planned.items() if known.val_distance_mm is not None}
         return cls(plan, distances_mm, brackets)
 
@@ -101,18 +105,6 @@ def _brackets(plan: Plan, space: SearchSpace, inputs: Inputs, folder: Experiment
     entrants = entrants_of(plan.combinations, space, inputs)
     round_size = None if config.search is None else config.search.round_size
     return open_brackets(entrants, decisions, config.race, config.n_repetitions, round_size)
-
-
-def _raced(plan: Plan, brackets: Sequence[Bracket], planned: Mapping[str, _Known]) -> Plan:
-    """Returns the plan with the trials that the race has dropped, and an estimate of what it still trains."""
-    trained = {trial_id: known.epochs for trial_id, known in planned.items() if known.status != "failed"}
-    ended = {trial_id for trial_id, known in planned.items() if known.status in FINAL}
-    return replace(
-        plan,
-        dropped=dropped_trials(brackets),
-        races=race_texts(brackets, ended),
-        n_epochs_of_races=n_epochs_left(brackets, trained),
-    )
 
 
 def _changed_code(name: str, n_trials: int) -> str:

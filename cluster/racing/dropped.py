@@ -69,12 +69,15 @@ def finalists(decisions: Sequence[DecisionFile]) -> set[str]:
     return {competitor.key for decision in last for competitor in decision.combinations if competitor.stays}
 
 
-def for_longer(decisions: Sequence[DecisionFile], stands_for: Mapping[str, str]) -> list[DecisionFile]:
+def for_longer(
+    decisions: Sequence[DecisionFile], stands_for: Mapping[str, str], num_epochs: Mapping[str, int]
+) -> list[DecisionFile]:
     """Returns the decisions with longer trainings listed next to the shorter ones that raced in their place.
 
     Args:
         decisions: The decisions.
         stands_for: The key of the shorter training, by the key of the longer one.
+        num_epochs: The epochs of longer trainings, by key, as far as they are known.
     """
     longer: dict[str, list[str]] = {}
     for key, shorter in stands_for.items():
@@ -85,7 +88,7 @@ def for_longer(decisions: Sequence[DecisionFile], stands_for: Mapping[str, str])
         replace(
             decision,
             combinations=[
-                replace(competitor, key=key)
+                replace(competitor, key=key, num_epochs=num_epochs.get(key, competitor.num_epochs))
                 for competitor in decision.combinations
                 for key in (competitor.key, *longer.get(competitor.key, ()))
             ],

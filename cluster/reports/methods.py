@@ -103,10 +103,9 @@ def _epochs_of(row: Row, experiment: ExperimentFile) -> int | None:
 
 def _raced(part: Results, experiment: ExperimentFile) -> Iterator[str]:
     """Says how combinations on the same data were raced, and at what cost; nothing if they were not."""
-    planned = {row["key"] for row in part.summary}
-    decisions = [d for d in part.decisions if planned & {c.key for c in d.combinations}]
     if not part.dropped:
         return
+    decisions = part.planned_decisions
     factor = decisions[0].rule.get("reduction_factor")
     words = f" with a reduction factor of {factor}" if isinstance(factor, int) else ""
     yield f"The combinations were raced with synchronous successive halving over epochs{words}: {_rungs(decisions)}."

@@ -32,12 +32,15 @@ from cluster.results.rows import (
     summarize,
     trial_rows,
 )
+from cluster.storage.experiment_file import ExperimentFile
 from cluster.storage.experiment_file import NoResultsError as NoResultsError
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.run_file import RunFile
 from cluster.storage.trial_file import TrialFile
 from data_pipeline.separation.separation import Separation
+
+_EPOCHS = "solver_config.num_epochs"
 
 _GOES_ON = ("failed", "interrupted", "pending")
 
@@ -136,7 +139,7 @@ class Results:
         outcomes = [known.get(trial_id, pending) for trial_id in ids]
         runs = folder.read_runs()
         decisions, broken = read_decisions(folder.storage) if experiment.is_raced else ([], [])
-        decisions = for_longer(decisions, file.stands_for)
+        decisions = for_longer(decisions, file.stands_for, _lengths(file, file.stands_for))
 
         warnings = [f"{FileNames.EXPERIMENT}: {problem}" for problem in experiment.problems]
         for trial_id, outcome in known.items():
@@ -178,6 +181,13 @@ class Results:
         """The folder that they were read from."""
         assert self.folder is not None  # only tests make results without one
         return self.folder
+
+    @cached_property
+    def planned_decisions(self) -> list[DecisionFile]:
+        """The decisions that compare combinations of the plan, with only these."""
+        planned = {row["key"] for row in self.summary}
+        found = ([c for c in decision.combinations if c.key in planned] for decision in self.decisions)
+        return [replace(d, combinations=of_plan) for d, of_plan in zip(self.decisions, found, strict=True) if of_plan]
 
     @cached_property
     def repetitions(self) -> dict[str, list[Row]]:
@@ -494,3 +504,11 @@ def _names(groups: Sequence[tuple[DataSet | None, ...]]) -> list[str]:
     if len(set(names)) < len(names):
         names = [f"{name} ({place})" for place, name in enumerate(names, 1)]
     return names
+
+
+def _lengths(file: ExperimentFile, keys: Collection[str]) -> dict[str, int]:
+    """Returns the number of epochs of combinations, by key; with folds only if it is no option."""
+    options = {combination.key: combination.options for combination in file.plan.combinations}
+    of_all = file.configs.get("solver_config", {}).get("num_epochs")
+    found = {key: options.get(key, {}).get(_EPOCHS, of_all) for key in keys}
+    return {key: epochs for key, epochs in found.items() if isinstance(epochs, int)}

@@ -48,22 +48,26 @@ class PlannedRung(NamedTuple):
 
 def planned_rungs(bracket: Bracket) -> list[PlannedRung]:
     """Returns the rungs of a bracket. Guests do not count, since other brackets train them."""
-    lengths = [entrant.num_epochs for entrant in bracket.entrants.values() for _ in entrant.trained]
-    n_folds = len(lengths) / max(1, len(bracket.entrants))
+    lengths = [entrant.num_epochs for entrant in bracket.entrants.values()]
+    n_folds = len(next(iter(bracket.entrants.values())).trained) if bracket.entrants else 0
+    raced = {bracket.shorter.get(key, key) for key in bracket.entrants}
     planned, size, before = list[PlannedRung](), len(bracket.entrants), 0.0
     for place, rung in enumerate(bracket.rungs):
-        if place < bracket.place:
-            size = sum(competitor.key in bracket.entrants for competitor in bracket.decisions[place].combinations)
+        reached = [rung.epoch(epochs) for epochs in lengths]
+        is_last, is_decided = place == bracket.n_rungs - 1, place < bracket.place
+        repetitions = bracket.n_planned if is_last else min(rung.n_repetitions, bracket.n_planned)
+        if is_decided:
+            # A longer training that took the place of a shorter one was decided at the rungs of the latter.
+            reached = [c.epoch for c in bracket.decisions[place].combinations if c.key in raced]
+            size = len(reached)
         elif place == bracket.place:
             size = len(bracket.own_competing)
         else:
             size = min(size, bracket.race.n_best(size + len(bracket.guests)))
-        is_last = place == bracket.n_rungs - 1
-        repetitions = bracket.n_planned if is_last else min(rung.n_repetitions, bracket.n_planned)
-        of_one = sum(rung.epoch(epochs) for epochs in lengths) / max(1, len(bracket.entrants)) * repetitions
-        n_trials, n_epochs = round(size * repetitions * n_folds), round(size * (of_one - before))
-        epochs = rung.epoch(min(lengths, default=0)), rung.epoch(max(lengths, default=0))
-        planned.append(PlannedRung(epochs, size, repetitions, n_trials, n_epochs, place < bracket.place))
+        of_one = n_folds * repetitions * sum(reached) / max(1, len(reached))
+        n_trials, n_epochs = size * repetitions * n_folds, round(size * (of_one - before))
+        epochs = min(reached, default=0), max(reached, default=0)
+        planned.append(PlannedRung(epochs, size, repetitions, n_trials, n_epochs, is_decided))
         before = of_one
     return planned
 
@@ -93,19 +97,23 @@ def n_epochs_left(brackets: Sequence[Bracket], trained: Mapping[str, int] | None
 
     Args:
         brackets: The brackets.
-        trained: The epochs trained so far, by trial id; None if nothing was trained since the last decisions.
+        trained: The epochs that each trial need not train any more, by its id; None if nothing was trained since the
+            last decisions.
     """
-    n, trained = 0, trained or {}
+    n = 0
     for bracket in brackets:
         n += sum(rung.n_epochs for rung in planned_rungs(bracket) if not rung.is_decided)
         n += planned_to_confirm(bracket).n_epochs
         before = bracket.rungs[bracket.place - 1] if bracket.place else None
-        for entrant in bracket.own_competing.values() if trained else ():
+        for key, entrant in bracket.own_competing.items() if trained is not None else ():
             reached = 0 if before is None else before.epoch(entrant.num_epochs)
+            if key in bracket.shorter:
+                reached = next(c.epoch for c in bracket.decisions[-1].combinations if c.key == bracket.shorter[key])
             for repetition in range(bracket.n_of_finalists):
                 counted = reached if repetition < bracket.n_planned else 0
-                ids = [f"{one.key}/{repetition}" for one in entrant.trained]
-                n -= sum(max(0, trained.get(i, 0) - counted) for i in ids)
+                done = [trained.get(f"{one.key}/{repetition}", 0) for one in entrant.trained]
+                # A longer training has not reached the rung itself: without a kept state it starts from the beginning.
+                n -= sum(epochs - counted if key in bracket.shorter else max(0, epochs - counted) for epochs in done)
     return max(0, n)
 
 

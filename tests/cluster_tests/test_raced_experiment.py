@@ -11,7 +11,10 @@ import pytest
 from cluster.experiment import Interrupted, TrialsFailedError
 from cluster.racing.decision_file import write_decision
 from cluster.racing.successive_halving import SuccessiveHalving
+from cluster.reports.methods import methods_paragraph
 from cluster.reports.page import pictures
+from cluster.results.choice.race_course import race_courses
+from cluster.results.learning_curves import read_logged
 from cluster.schedules import race_schedule
 from cluster.schedules.brackets import RaceError
 from cluster.storage.filesystem import Storage
@@ -108,6 +111,29 @@ class TestARace:
         shutil.copytree(grid.folder, small_experiment.folder)
         train(small_experiment, {**RACE, "solver_config.callbacks": [never]})
         assert race_files(small_experiment) == {}
+
+    def test_that_becomes_longer_is_described_with_the_rungs_that_it_had(self, copied):
+        trained = []
+
+        def note(trial_id, report, model):
+            trained.append(trial_id)
+
+        changes = {**RACE, "solver_config.num_epochs": 18, "solver_config.callbacks": [note]}
+        plan = copied.experiment(changes, LRS).plan()
+        rows = [line.split() for line in plan.races[0].splitlines()[2:]]
+        assert rows == [
+            ["1", "1", "6", "2", "12", "12", "decided"],
+            ["2", "3", "2", "2", "4", "8", "decided"],
+            ["3", "18", "1", "2", "2", "30"],
+        ]
+        table = copied.run(changes, LRS)
+        # No states were kept, so both trials start from the beginning.
+        assert plan.n_epochs_of_races == len(trained) == 2 * 18
+        assert "after epoch 1, 2 of 6 combinations stayed" in methods_paragraph(table)
+        logged = read_logged(table.files, split="val", wanted=lambda trial_id: True, is_metric=lambda name: False)
+        (course,) = race_courses(table, logged.curves)
+        assert [course.pieces(key)[-1].epochs[-1] for key in course.staying] == [18]
+        assert course.n_epochs_of_grid == 12 * 18
 
     def test_that_is_complete_does_not_wait_for_diverged_trials(self, small_experiment):
         changes = {**RACE, "experiment_config.n_repetitions": 1}

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from typing import NamedTuple
@@ -248,13 +248,8 @@ def race_courses(results: Results, curves: Mapping[str, Curve]) -> list[RaceCour
         results: The results of the experiment.
         curves: The learning curve of each trial, by its id.
     """
-    planned = [
-        replace(decision, combinations=combinations)
-        for decision in results.decisions
-        if (combinations := [c for c in decision.combinations if c.key in results.repetitions])
-    ]
     found = []
-    for _, of_data in groupby(planned, lambda decision: (decision.data, decision.size)):
+    for _, of_data in groupby(results.planned_decisions, lambda decision: (decision.data, decision.size)):
         earlier = frozenset[str]()
         for _, of_bracket in groupby(of_data, lambda decision: decision.bracket):
             decisions = list(of_bracket)
