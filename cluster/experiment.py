@@ -48,6 +48,7 @@ from cluster.schedules.race_plan import (
     decision_text,
     n_epochs_left,
     race_problems,
+    standing_text,
 )
 from cluster.schedules.race_schedule import RaceSchedule
 from cluster.schedules.raced_search import RacedSearchSchedule
@@ -461,23 +462,31 @@ class Experiment:
         progress: Progress,
     ) -> Schedule:
         """Returns the schedule that decides what is trained next."""
+        n_not_proposed = plan.n_not_proposed
+
+        def options(entrant: Entrant) -> str:
+            return progress.options(f"{entrant.trained[0].key}/0", without_folds=True)
 
         def grown(plan: Plan) -> None:
+            nonlocal n_not_proposed
+            n_not_proposed = plan.n_not_proposed
             write_description(plan, job)
             progress.grown(plan, self.space)
             if brackets:
-                progress.n_epochs = progress.n_epochs_of_ended + n_epochs_left(brackets)
+                n_left = n_epochs_left(brackets, n_not_proposed=n_not_proposed)
+                progress.race, progress.n_epochs = standing_text(brackets, options), progress.n_epochs_of_ended + n_left
 
         if self.config.race is None:
             return GridSchedule(plan.to_train) if searching is None else SearchSchedule(searching, plan, grown)
 
         def decided(bracket: Bracket, decision: DecisionFile) -> None:
             entrant = bracket.entrants.get(decision.leader.key) or bracket.guests[decision.leader.key]
-            leader = progress.options(f"{entrant.trained[0].key}/0")
-            progress.decided(decision_text(decision, leader), n_epochs_left(brackets))
+            n_left = n_epochs_left(brackets, n_not_proposed=n_not_proposed)
+            progress.decided(decision_text(decision, options(entrant)), n_left)
 
         trials = {trial.id: trial for trial in plan.trials}
         race = RaceSchedule(brackets, trials, plan.statuses, self.folder, decided)
+        progress.race = standing_text(brackets, options)
         if searching is None:
             return race
 

@@ -78,7 +78,8 @@ class Standing(NamedTuple):
         plan = replace(plan, warnings=[*plan.warnings, *warnings], epochs_done=epochs_done)
         if brackets:
             trained = {i: known.epochs for i, known in planned.items() if known.status in FINAL} | epochs_done
-            plan = replace(plan, n_epochs_of_races=n_epochs_left(brackets, trained))
+            n_left = n_epochs_left(brackets, trained, n_not_proposed=plan.n_not_proposed)
+            plan = replace(plan, n_epochs_of_races=n_left)
         distances_mm = {i: known.val_distance_mm for i, known in planned.items() if known.val_distance_mm is not None}
         return cls(plan, distances_mm, brackets)
 

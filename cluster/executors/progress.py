@@ -48,7 +48,7 @@ class Progress:
         n_done: int,
         n_epochs: int,
         num_epochs: Callable[[str], int],
-        options: Callable[[str], str],
+        options: Callable[..., str],
         epochs_done: Mapping[str, int] = MappingProxyType({}),
         best: TrialReport | None = None,
         has_best: bool = True,
@@ -316,7 +316,7 @@ class _Pace:
         return n_epochs * self.seconds / self.n_epochs / max(1, min(self.n_parallel, n_trials_left))
 
 
-def _described(plan: Plan, space: SearchSpace) -> tuple[Callable[[str], int], Callable[[str], str]]:
+def _described(plan: Plan, space: SearchSpace) -> tuple[Callable[[str], int], Callable[..., str]]:
     """Returns two functions of a trial's id: its number of epochs, and its options as a short text."""
     combinations = {trial.id: trial.combination for trial in plan.trials}
     names = short_names([axis.distinguishing_column[0] for axis in space.axes]).values()
@@ -324,9 +324,13 @@ def _described(plan: Plan, space: SearchSpace) -> tuple[Callable[[str], int], Ca
     def num_epochs(trial_id: str) -> int:
         return int(space.value("solver_config.num_epochs", combinations[trial_id].row_indices))
 
-    def options(trial_id: str) -> str:
+    def options(trial_id: str, *, without_folds: bool = False) -> str:
         chosen = zip(names, space.axes, combinations[trial_id].row_indices, strict=True)
-        shown = [f"{name} {axis.text(choice)}" for name, axis, choice in chosen if axis.varies and choice is not None]
+        shown = [
+            f"{name} {axis.text(choice)}"
+            for name, axis, choice in chosen
+            if axis.varies and choice is not None and not (axis.folds and without_folds)
+        ]
         return ", ".join(shown) or "no options"
 
     return num_epochs, options

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from cluster.planning.inputs import Inputs, SetKey
 from cluster.planning.search_space import SearchSpace
 from cluster.racing.decision_file import DecisionFile
 from cluster.racing.successive_halving import MIN_COMBINATIONS
-from cluster.schedules.brackets import Bracket
+from cluster.schedules.brackets import Bracket, Entrant
 from data_pipeline.words import count
 
 _SET, _SIZE = "experiment_config.train_set", "experiment_config.train_set_size"
@@ -92,15 +92,22 @@ def dropped_trials(brackets: Sequence[Bracket]) -> set[str]:
     }
 
 
-def n_epochs_left(brackets: Sequence[Bracket], trained: Mapping[str, int] | None = None) -> int:
+def n_epochs_left(
+    brackets: Sequence[Bracket], trained: Mapping[str, int] | None = None, *, n_not_proposed: int = 0
+) -> int:
     """Estimates how many epochs the races still have to train.
 
     Args:
         brackets: The brackets.
         trained: The epochs that each trial need not train any more, by its id; None if nothing was trained since the
             last decisions.
+        n_not_proposed: How many combinations a search has still to propose. They are expected to take as many epochs as
+            those of the last round.
     """
     n = 0
+    if n_not_proposed and brackets[-1].entrants:
+        of_round = sum(rung.n_epochs for rung in planned_rungs(brackets[-1]))
+        n += round(n_not_proposed * of_round / len(brackets[-1].entrants))
     for bracket in brackets:
         n += sum(rung.n_epochs for rung in planned_rungs(bracket) if not rung.is_decided)
         n += planned_to_confirm(bracket).n_epochs
@@ -111,7 +118,7 @@ def n_epochs_left(brackets: Sequence[Bracket], trained: Mapping[str, int] | None
                 reached = next(c.epoch for c in bracket.decisions[-1].combinations if c.key == bracket.shorter[key])
             for repetition in range(bracket.n_of_finalists):
                 counted = reached if repetition < bracket.n_planned else 0
-                done = [trained.get(f"{one.key}/{repetition}", 0) for one in entrant.trained]
+                done = [(trained or {}).get(f"{one.key}/{repetition}", 0) for one in entrant.trained]
                 # A longer training has not reached the rung itself: without a kept state it starts from the beginning.
                 n -= sum(epochs - counted if key in bracket.shorter else max(0, epochs - counted) for epochs in done)
     return max(0, n)
@@ -170,6 +177,26 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     return tabulate(rows, headers, tablefmt="plain", disable_numparse=True, colalign=("right",) * 6 + ("left",))
 
 
+def standing_text(brackets: Sequence[Bracket], leader_of: Callable[[Entrant], str]) -> str:
+    """Returns a sentence about where a race stands: its last decision, or the first rung before there is one.
+
+    Args:
+        brackets: The brackets, at least one.
+        leader_of: Returns the options of a combination as a short text.
+    """
+    bracket = next((one for one in brackets if not one.is_decided), brackets[-1])
+    if bracket.decisions:
+        decision = bracket.decisions[-1]
+        of_key = {bracket.shorter.get(key, key): entrant for key, entrant in bracket.competing.items()}
+        leader = of_key.get(decision.leader.key)
+        return decision_text(decision, "not planned any more" if leader is None else leader_of(leader))
+    first = planned_rungs(bracket)[0]
+    epochs = f"{first.epochs[0]}" if first.epochs[0] == first.epochs[1] else f"{first.epochs[0]}–{first.epochs[1]}"
+    added = f", bracket {bracket.number + 1}" if bracket.number else ""
+    where = f"race on {bracket.data.name}{added}, rung 1 of {bracket.n_rungs}"
+    return f"{where}: {count(first.n_combinations, 'combination')} train to epoch {epochs}"
+
+
 def decision_text(decision: DecisionFile, leader: str) -> str:
     """Returns a sentence about a decision, for the terminal.
 
@@ -181,7 +208,8 @@ def decision_text(decision: DecisionFile, leader: str) -> str:
     diverged = sum(competitor.reason == "diverged" for competitor in decision.combinations)
     lost = f" ({diverged} diverged)" if diverged else ""
     added = f", bracket {decision.bracket + 1}" if decision.bracket else ""
-    stay = "are finalists" if decision.rung == decision.n_rungs - 2 else "stay"
+    is_last, is_one = decision.rung == decision.n_rungs - 2, n_stay == 1
+    stay = ("is a finalist" if is_one else "are finalists") if is_last else "stays" if is_one else "stay"
     best = decision.leader
     of_leader = f"; the leader has a validation error of {best.mean_mm:.2f} mm ({leader})"
     return (

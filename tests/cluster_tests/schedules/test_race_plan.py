@@ -6,9 +6,13 @@ from torch.optim import lr_scheduler
 
 from cluster.planning.config import ConfigError
 from cluster.racing.successive_halving import SuccessiveHalving
+from cluster.schedules.race_plan import standing_text
+from cluster.searching.search import Search
+from tests.cluster_tests.schedules.simulated_race import DATA, SimulatedRace, entrants
 from tests.cluster_tests.small_experiment import LR
 
 RACE = {"experiment_config.race": SuccessiveHalving(reduction_factor=3), "solver_config.num_epochs": 30}
+OPTIONS = {LR: [10**exponent for exponent in range(-9, 0)], "optimizer_args.weight_decay": [0.0, 0.1, 0.2, 0.3]}
 LRS = {LR: [1e-5, 1e-4, 1e-3, 2e-3, 5e-3, 1e-2]}
 
 
@@ -140,3 +144,30 @@ def test_the_plan_shows_rungs_and_their_cost_relative_to_the_grid(small_experime
         ["3", "30", "3", "2", "6", "120"],
     ]
     assert "race of 6 combinations on small_val: about 198 of 360 epochs (55.0 %)" in text
+
+
+def test_where_a_race_stands_is_its_last_decision_or_its_first_rung(tmp_path):
+    race = SimulatedRace(tmp_path / "race", {DATA: entrants(12)})
+
+    def said():
+        return standing_text(race.brackets(), lambda entrant: f"lr {entrant.num_epochs}")
+
+    assert said() == "race on val, rung 1 of 3: 12 combinations train to epoch 3"
+    race.run(stop_after=26)
+    assert said().startswith("race on val, rung 1 of 3: 4 of 12 combinations stay after epoch 3; the leader has ")
+    race.run()
+    race.planned = {DATA: entrants(20)}
+    assert said() == "race on val, bracket 2, rung 1 of 3: 8 combinations train to epoch 3"
+    race.planned = {DATA: dict(list(entrants(20).items())[12:])}
+    race.run()
+    assert said().endswith(")")
+
+
+def test_the_epochs_of_a_raced_search_include_those_of_rounds_that_are_still_to_be_proposed(small_experiment):
+    of_one, of_five = (
+        small_experiment.experiment({**RACE, "experiment_config.search": Search("random", n, round_size=6)}, OPTIONS)
+        .plan()
+        .n_epochs_of_races
+        for n in (6, 30)
+    )
+    assert of_five == 5 * of_one
