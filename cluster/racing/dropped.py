@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from cluster.racing.decision_file import DecisionFile, Reason
+from cluster.racing.decision_file import Competitor, DecisionFile, Reason
+
+_FACTOR = "reduction_factor"
 
 Data = tuple[str, int | None]
 """A validation set: its name (with folds, that of the split dataset), and how many samples are used; None for all."""
@@ -97,9 +99,26 @@ def for_longer(
     ]
 
 
-def first_rungs(decisions: Sequence[DecisionFile]) -> dict[Data, DecisionFile]:
-    """Returns the first decision of the race on each validation set, which compares the most combinations."""
-    return {(d.data, d.size): d for d in decisions if (d.bracket, d.rung) == (0, 0)}
+def first_rung_of_each(decisions: Sequence[DecisionFile], data: Data) -> list[Competitor]:
+    """Returns each combination at the first rung of the race, or of the bracket in which it was added.
+
+    Brackets whose first rung is at another share of the epochs, or has fewer repetitions, are left out: their errors
+    cannot be compared with the others.
+
+    Args:
+        decisions: The decisions, in order.
+        data: The validation set.
+    """
+    firsts = [d for d in decisions if (d.data, d.size) == data and d.rung == 0]
+    if not firsts or firsts[0].bracket:
+        return []  # without the first decision it is not known which rung is the first
+    first, found = firsts[0], dict[str, Competitor]()
+    for decision in firsts:
+        same_rung = (decision.n_rungs, decision.rule.get(_FACTOR)) == (first.n_rungs, first.rule.get(_FACTOR))
+        if same_rung and len(decision.leader.values) >= len(first.leader.values):
+            for competitor in decision.combinations:
+                found.setdefault(competitor.key, competitor)
+    return list(found.values())
 
 
 def _finite(value: float) -> float | None:

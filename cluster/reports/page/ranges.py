@@ -11,11 +11,13 @@ from cluster.figures.options import is_number
 from cluster.reports.formats.html import Markup, tag
 from cluster.reports.page.charts import Axis, Chart, figure, key, within_fence
 from cluster.reports.page.data import PageData
+from cluster.reports.tables.first_rung import FirstRung, at_first_rung
 from cluster.results.choice.marginal import marginal
 from cluster.results.names import NOT_APPLICABLE, option_texts, short_names
-from cluster.results.rows import Row
+from cluster.results.rows import Row, column, mean
 from cluster.results.statistics import Array
 from cluster.storage.experiment_file import Range
+from cluster.storage.trial_file import FINAL
 from data_pipeline.words import count, listed
 
 _MAX_VALUES = 12
@@ -35,13 +37,15 @@ def ranges(data: PageData) -> list[Markup]:
     paths = data.table.distinguishing_paths
     shown = [path for path in paths if path in data.ranges or len(found.texts(path)) <= _MAX_VALUES]
     names = short_names(paths)
+    where = "over all repetitions" if found.at_rung is None else found.at_rung.at
     texts = [
-        "Each dot is a combination: its mean validation error over all repetitions. A search need not sample evenly: "
-        "a sampler such as TPE proposes more where errors were low, and the other settings change from dot to dot as "
-        "well. So the lines describe the trained combinations; they do not show the effect of one setting alone."
+        f"Each dot is a combination: its mean validation error {where}. A search need not sample evenly: a sampler "
+        "such as TPE proposes more where errors were low, and the other settings change from dot to dot as well. So "
+        "the lines describe the trained combinations; they do not show the effect of one setting alone."
     ]
     if found.n_incomplete:
-        texts.append(f"Not shown because repetitions are missing: {count(found.n_incomplete, 'combination')}.")
+        why = "repetitions are missing" if not data.table.dropped else "their errors there are not known"
+        texts.append(f"Not shown because {why}: {count(found.n_incomplete, 'combination')}.")
     if len(shown) < len(paths):
         left_out = listed([names[path] for path in paths if path not in shown])
         texts.append(f"Without a chart because of more than {_MAX_VALUES} values: {left_out}.")
@@ -59,8 +63,20 @@ class _Search:
     data: PageData
 
     @cached_property
+    def at_rung(self) -> FirstRung | None:
+        """The first rung of a race, where the dropped combinations have errors too; None without a race."""
+        return at_first_rung(self.data.table) if self.data.table.dropped else None
+
+    @cached_property
     def rows(self) -> list[Row]:
-        """First the combinations that finished all repetitions, best first; then those with a diverged repetition."""
+        """First the combinations that finished all repetitions, best first; then those with a diverged repetition.
+
+        In a race, those that reached the first rung, in the order of the table.
+        """
+        if self.at_rung is not None:
+            at_rung = self.at_rung.results
+            ended = {key for key, trials in at_rung.repetitions.items() if all(t["status"] in FINAL for t in trials)}
+            return [row for row in at_rung.summary if row["key"] in ended]
         complete = list(filter(self.data.table.is_complete, self.data.table.ranked))
         return [*complete, *(row for row in self.data.table.ranked if row["diverged"])]
 
@@ -72,8 +88,13 @@ class _Search:
     @cached_property
     def errors(self) -> Array:
         """Their mean validation errors, (N,), mm; infinite if they diverged."""
-        means = [None if row["diverged"] else row[self.data.table.chosen_by.mean] for row in self.rows]
-        return np.nan_to_num([np.inf if mean is None else mean for mean in means], nan=np.inf, posinf=np.inf)
+        mean_mm = {row["key"]: row[self.data.table.chosen_by.mean] for row in self.data.table.summary}
+        if self.at_rung is not None:
+            values = self.at_rung.results.values(column("val", "distance"))
+            mean_mm = {key: None if None in of_key else mean(of_key) for key, of_key in values.items()}
+        means = [None if row["diverged"] else mean_mm[row["key"]] for row in self.rows]
+        errors: Array = np.array([np.inf if mm is None else mm for mm in means])
+        return np.nan_to_num(errors, nan=np.inf, posinf=np.inf)
 
     @cached_property
     def shown(self) -> Array:

@@ -1,10 +1,11 @@
 """The results at the first rung of a race, the only ones that cover all combinations that it started with."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from cluster.racing.decision_file import DecisionFile
-from cluster.racing.dropped import first_rungs
+from cluster.racing.decision_file import Competitor
+from cluster.racing.dropped import first_rung_of_each
 from cluster.results.results import Results
 from cluster.results.rows import Row, column
 from data_pipeline.words import count
@@ -32,12 +33,12 @@ def at_first_rung(results: Results) -> FirstRung | None:
         results: The results of combinations with the same validation set, of which the race dropped some.
     """
     data = results.data_sets["val"][results.summary[0]["key"]]
-    decision = first_rungs(results.decisions).get((data.name, data.size))
-    if decision is None:
+    there = first_rung_of_each(results.planned_decisions, (data.name, data.size))
+    if not there:
         return None
-    reached = {c.key: c.values_mm for c in decision.combinations}
+    reached = {c.key: c.values_mm for c in there}
     trials = [_at_rung(trial, reached.get(trial["key"], [])) for trial in results.trials]
-    n_repetitions = len(decision.leader.values)
+    n_repetitions = min(map(len, reached.values()))
     n_diverged = {key: sum(map(math.isinf, values)) for key, values in reached.items()}
     summary = [row | {"failed": 0, "diverged": n_diverged.get(row["key"], 0)} for row in results.summary]
     at_rung = Results(
@@ -57,7 +58,7 @@ def at_first_rung(results: Results) -> FirstRung | None:
         trained=results.trained,
         folder=results.folder,
     )
-    return FirstRung(at_rung, _at(decision, results))
+    return FirstRung(at_rung, _at(there, n_repetitions, len(results.summary)))
 
 
 def _at_rung(trial: Row, values_mm: list[float]) -> Row:
@@ -68,16 +69,10 @@ def _at_rung(trial: Row, values_mm: list[float]) -> Row:
     return trial | {"status": status, column("val", "distance"): value if status == "finished" else None}
 
 
-def _at(decision: DecisionFile, results: Results) -> str:
-    planned = {row["key"] for row in results.summary}
-    there = [c for c in decision.combinations if c.key in planned]
+def _at(there: Sequence[Competitor], n_repetitions: int, n_planned: int) -> str:
     epochs = sorted({c.epoch for c in there})
-    epoch = (
-        f"epoch {epochs[0]}" if len(epochs) == 1 else f"epochs {epochs[0]} to {epochs[-1]}" if epochs else "no epoch"
-    )
-    n, n_repetitions = len(there), count(len(decision.leader.values), "repetition")
-    which = f"all {n:,}" if n == len(planned) else f"{n:,} of {len(planned):,}"
-    later = "" if n == len(planned) else " (the others were added later)"
-    return (
-        f"at {epoch}, the first rung of the race, where {which} combinations were trained with {n_repetitions}{later}"
-    )
+    epoch = f"epoch {epochs[0]}" if len(epochs) == 1 else f"epochs {epochs[0]} to {epochs[-1]}"
+    n, repetitions = len(there), count(n_repetitions, "repetition")
+    which = f"all {n:,}" if n == n_planned else f"{n:,} of {n_planned:,}"
+    later = "" if n == n_planned else " (the others were added later)"
+    return f"at {epoch}, the first rung of the race, where {which} combinations were trained with {repetitions}{later}"

@@ -9,7 +9,7 @@ from cluster.reports.page.effects import effects
 from cluster.reports.page.parallel import parallel_coordinates
 from tests.cluster_tests.experiment_files import write_records
 from tests.cluster_tests.reports.page.test_page import HOSTILE, Document
-from tests.cluster_tests.results_files import write_json
+from tests.cluster_tests.results_files import write_json, write_race
 from tests.cluster_tests.searched_results import LR, drawn_proposals, error_of, write_searched_results
 
 
@@ -83,6 +83,23 @@ def test_diverged_combinations_are_at_the_edge_and_missing_ones_are_counted(tmp_
     lr = charts(folder)["lr"]
     assert len(dots(lr)) == 22
     assert re.search(r'class="cross" d="M[\d.]+ 8\.0l8 8m0 -8l-8 8"', lr)
+
+
+def test_a_raced_search_has_a_dot_for_each_combination_at_the_first_rung_of_its_round(tmp_path):
+    found = drawn_proposals(12)
+    errors = [[error_of(options)] if place in (0, 6) else ["interrupted"] for place, options in enumerate(found)]
+    folder = write_searched_results(tmp_path, found, errors)
+    keys = [f"{place:016x}" for place in range(12)]
+    rounds = [
+        {key: ([5 + error_of(options)], "best" if key == of_round[0] else "behind") for key, options in of}
+        for of_round, of in ((keys[i : i + 6], zip(keys[i : i + 6], found[i : i + 6], strict=True)) for i in (0, 6))
+    ]
+    rounds[1][keys[0]] = [5.0], "earlier finalist"  # a guest counts where it competed itself
+    write_race(folder, {(bracket, 0): (1, rung) for bracket, rung in enumerate(rounds)}, data="a_val")
+    (section,) = effects(PageData.read(folder))
+    assert "its mean validation error at epoch 1, the first rung of the race, where all 12 combinations" in section
+    assert "Not shown" not in section
+    assert len(dots(charts(folder)["lr"])) == 12
 
 
 def test_the_best_is_marked(tmp_path):
