@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster.racing.replay import RandomSearch, Replay, TrainedGrid, replay_first_epochs, replay_race
+from cluster.racing.replay import Numbers, RandomSearch, Replay, TrainedGrid, replay_first_epochs, replay_race
 from cluster.racing.successive_halving import MIN_COMBINATIONS, Race, SuccessiveHalving
 from cluster.reports.formats.grid import MISSING, Cell, Grid, number_cell
 from cluster.reports.formats.terminal import terminal
@@ -15,7 +15,6 @@ from cluster.results.learning_curves import Curve, read_logged
 from cluster.results.names import ChoiceError
 from cluster.results.results import Results
 from cluster.results.rows import Row, column
-from cluster.storage.trial_file import FINAL
 from data_pipeline.words import count
 
 BEST_OF_ONE_EPOCH = 6
@@ -101,17 +100,22 @@ def _planned(results: Results) -> Callable[[str], bool]:
 
 def _trained_grid(results: Results, curves: dict[str, Curve]) -> TrainedGrid:
     """Returns the errors of the combinations whose repetitions all finished or diverged, and are readable."""
-    val, test = {}, {}
+    known, test = dict[str, list[Numbers]](), {}
     for key, all_trials in results.repetitions.items():
         trials = all_trials[: results.n_repetitions]  # without those that confirm finalists
         found = [curves.get(f"{key}/{trial['repetition']}") for trial in trials]
-        if any(trial["status"] not in FINAL for trial in trials) or None in found:
+        ended = zip((trial["status"] for trial in trials), found, strict=True)
+        # A trial that diverged in its first epoch has no curve.
+        if any(status != "diverged" and (status != "finished" or curve is None) for status, curve in ended):
             continue
-        rows = [curve.val_after_epochs_mm for curve in found if curve is not None]
-        n_epochs = max(map(len, rows))
-        val[key] = np.array([np.pad(row, (0, n_epochs - len(row)), constant_values=np.inf) for row in rows])
+        known[key] = [np.zeros(0) if curve is None else curve.val_after_epochs_mm for curve in found]
         if results.split == "test":
             test[key] = np.array([_or_infinite(trial) for trial in trials])
+    longest = max((len(row) for rows in known.values() for row in rows), default=0)
+    val = {}
+    for key, rows in known.items():
+        n_epochs = max(map(len, rows)) or longest
+        val[key] = np.array([np.pad(row, (0, n_epochs - len(row)), constant_values=np.inf) for row in rows])
     return TrainedGrid(val, test)
 
 

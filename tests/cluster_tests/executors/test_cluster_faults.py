@@ -268,7 +268,8 @@ def test_a_race_of_which_a_worker_a_node_and_the_driver_are_killed_decides_as_in
     cluster.add_node()
     process.kill()
     process.communicate()
-    sweep.run()  # tables do not know dropped trials yet
+    result = sweep.run()
+    assert result.code == 0, result.errors
     assert len(alone.decisions()) == 2
     assert sweep.decisions() == alone.decisions()
     assert sweep.finalists() == alone.finalists()

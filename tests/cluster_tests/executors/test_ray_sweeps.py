@@ -202,18 +202,15 @@ def raced(data_dir, tmp_path_factory):
 
 @pytest.mark.slow
 class TestARace:
-    """Tables do not know dropped trials yet, so a script that ran one ends with 1."""
-
     def assert_equal(self, sweep, raced):
         assert sweep.decisions() == raced.decisions()
         assert sweep.finalists() == raced.finalists()
 
     def test_of_one_and_of_several_workers_equals_one_in_this_process(self, sweep, data_dir, tmp_path, raced):
-        result = sweep.run(**RACE)
-        assert "Traceback" not in result.errors
+        assert sweep.run(**RACE).code == 0
         self.assert_equal(sweep, raced)
         alone = Sweep(data_dir, tmp_path / "alone")
-        alone.run(cpus={min(os.sched_getaffinity(0))}, **RACE)
+        assert alone.run(cpus={min(os.sched_getaffinity(0))}, **RACE).code == 0
         self.assert_equal(alone, raced)
 
     def test_continues_after_the_driver_and_a_worker_were_killed(self, sweep, raced):
@@ -228,7 +225,7 @@ class TestARace:
         wait_for(sweep.decisions, process)
         process.kill()
         process.communicate()
-        sweep.run()
+        assert sweep.run().code == 0
         self.assert_equal(sweep, raced)
 
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
@@ -241,7 +238,7 @@ class TestARace:
         assert process.returncode == code
         assert "run the script again to continue" in errors
         assert "Traceback" not in errors
-        sweep.run()
+        assert sweep.run().code == 0
         self.assert_equal(sweep, raced)
 
     def test_is_run_by_one_process_at_a_time(self, sweep, raced):
@@ -256,10 +253,11 @@ class TestARace:
         assert second.code == 1
         assert f"process {process.pid} on " in second.errors
         process.communicate(timeout=200)
+        assert process.returncode == 0
         self.assert_equal(sweep, raced)
 
     def test_leaves_the_results_of_the_grid_after_the_script_ran_without_it(self, sweep, data_dir, tmp_path):
-        sweep.run(**RACE)
+        assert sweep.run(**RACE).code == 0
         result = sweep.run(lrs=RACE["lrs"])
         assert result.code == 0, result.errors
         grid = Sweep(data_dir, tmp_path / "grid", lrs=RACE["lrs"])

@@ -5,6 +5,7 @@ from cluster.reports.terminal.race_replay import replay_races, replays_json, rep
 from cluster.results.names import ChoiceError
 from cluster.results.results import Results
 from tests.cluster_tests.experiment_files import write_experiment, write_records
+from tests.cluster_tests.results_files import write_json
 from tests.cluster_tests.small_experiment import LR
 
 RULES = [SuccessiveHalving(reduction_factor=3)]
@@ -24,6 +25,15 @@ def experiment(path, n_combinations=9, *, left_out=()):
             if mm is not None:
                 write_records(folder, f"{place:016x}/{repetition}", curve(mm))
     return folder
+
+
+def test_a_combination_that_diverged_in_its_first_epoch_is_raced_too(tmp_path):
+    folder = experiment(tmp_path / "sweep", left_out=[8])
+    for repetition in range(2):
+        write_json(folder.trial(f"{8:016x}/{repetition}"), {"status": "diverged", "error": "the loss is nan"})
+    (found,) = replay_races(Results.read(folder), RULES)
+    assert found.n_left_out == 0
+    assert found.races[0][1].decisions[0].reasons[f"{8:016x}"] == "diverged"
 
 
 def test_says_what_a_race_costs_and_that_it_finds_the_best(tmp_path):
