@@ -43,13 +43,15 @@ def choice(data: PageData) -> Iterator[Markup]:
     with_test = _complete(data, complete, "test") if data.table.split == "test" else []
     if len(with_test) >= _MIN_COMBINATIONS:
         yield section_of(data, "ranks", "Validation and test", *_ranks(data, with_test))
-    epochs = np.array([_epochs(data, row) for row in complete])
-    # The section on a race shows its cost.
-    if len(complete) >= _MIN_COMBINATIONS and (epochs > 0).all() and not data.table.decisions:
-        if _is_search(data):
-            yield section_of(data, "cost", "How soon the search found the best", *_found(data, complete, epochs))
-        else:
-            yield section_of(data, "cost", "What a search could save", *_cost(data, complete, epochs))
+    raced = [row for row in data.table.not_ranked if row["key"] in data.table.dropped]
+    rows = complete + (raced if _is_search(data) else [])
+    epochs = np.array([_epochs(data, row) for row in rows])
+    if len(rows) < _MIN_COMBINATIONS or not (epochs > 0).all():
+        return
+    if _is_search(data):
+        yield section_of(data, "cost", "How soon the search found the best", *_found(data, rows, epochs))
+    elif not data.table.decisions:  # the section on a race shows its cost
+        yield section_of(data, "cost", "What a search could save", *_cost(data, rows, epochs))
 
 
 def _complete(data: PageData, rows: list[Row], split: str) -> list[Row]:
@@ -197,9 +199,13 @@ def _correlation(found: ValidationAndTest, of: str) -> str:
 
 
 def _epochs(data: PageData, row: Row) -> float:
-    """Returns the epochs of a combination, summed over its repetitions and folds; NaN if they are not known."""
+    """Returns the epochs of a combination, summed over its repetitions and folds; NaN if they are not known.
+
+    A combination that a race dropped has not begun all of its repetitions.
+    """
     curves = [data.logged.curves.get(trial_id(trial)) for trial in data.table.repetitions[row["key"]]]
-    ends = [math.nan if curve is None or not len(curve.epochs) else float(curve.epochs[-1]) for curve in curves]
+    missing = 0.0 if row["key"] in data.table.dropped else math.nan
+    ends = [missing if curve is None or not len(curve.epochs) else float(curve.epochs[-1]) for curve in curves]
     return len(data.table.trained_keys(row["key"])) * math.fsum(ends)
 
 
@@ -216,19 +222,23 @@ def _in_plan(data: PageData, rows: list[Row]) -> npt.NDArray[np.intp]:
 
 def _found(data: PageData, rows: list[Row], epochs: Array) -> Iterator[Markup]:
     order = _in_plan(data, rows)
-    errors = np.array([row[data.table.chosen_by.mean] for row in rows], dtype=np.float64)[order]  # (N,)
-    so_far, spent = best_in_order(errors), np.cumsum(epochs[order])  # (N,) each
-    n, total, found = len(errors), spent[-1], int(errors.argmin())
-    half = so_far[(n + 1) // 2 - 1] - so_far[-1]
+    is_dropped = np.array([row["key"] in data.table.dropped for row in rows])[order]  # (N,)
+    means = [math.inf if row["key"] in data.table.dropped else row[data.table.chosen_by.mean] for row in rows]
+    errors, every_spent = np.array(means, dtype=np.float64)[order], np.cumsum(epochs[order])  # (N,) each
+    n, total, found = len(errors), every_spent[-1], int(errors.argmin())
+    half = best_in_order(errors)[(n + 1) // 2 - 1] - errors[found]
+    worse = "the same" if half == 0 else f"{half:.2f} mm worse" if math.isfinite(half) else "not known yet"
     yield tag(
         "p",
         f"The {n:,} combinations of the search took {total:,.0f} epochs. The best one was proposed as number "
-        f"{found + 1:,}: the search had found it after {100 * spent[found] / total:.0f} % of the epochs. After half of "
-        f"the combinations, the best so far was {'the same' if half == 0 else f'{half:.2f} mm worse'}.",
+        f"{found + 1:,}: the search had found it after {100 * every_spent[found] / total:.0f} % of the epochs. After "
+        f"half of the combinations, the best so far was {worse}.",
     )
-    shown = within_fence(errors)
+    errors, spent = errors[~is_dropped], every_spent[~is_dropped]  # (n,) each, without those that a race dropped
+    so_far, shown = best_in_order(errors), within_fence(errors)
     chart = Chart(Axis("epochs", 0, total), Axis.around("validation error, mm", shown))
     edge = " Errors above the chart are drawn at its edge." if (errors > shown).any() else ""
+    kept = " that the race did not drop" if is_dropped.any() else ""
     yield figure(
         chart.drawn(
             f"Best validation error against epochs, from {so_far[0]:.2f} to {so_far[-1]:.2f} mm.",
@@ -236,7 +246,7 @@ def _found(data: PageData, rows: list[Row], epochs: Array) -> Iterator[Markup]:
             chart.stairs(spent, so_far, "line validation"),
         ),
         "Validation errors in the order of the proposals, against the epochs trained so far in all repetitions. Dots "
-        "are combinations; ",
+        f"are combinations{kept}; ",
         key("validation", "the best so far"),
         f".{edge}",
     )

@@ -96,6 +96,11 @@ def test_a_raced_search_has_a_dot_for_each_combination_at_the_first_rung_of_its_
     ]
     rounds[1][keys[0]] = [5.0], "earlier finalist"  # a guest counts where it competed itself
     write_race(folder, {(bracket, 0): (1, rung) for bracket, rung in enumerate(rounds)}, data="a_val")
+    for place, key in enumerate(keys):
+        write_records(folder, f"{key}/0", [20.0] * (27 if place in (0, 6) else 1))
+    cost = "".join(choice(PageData.read(folder)))
+    assert "The 12 combinations of the search took 64 epochs." in cost
+    assert len(dots(cost)) == 2
     (section,) = effects(PageData.read(folder))
     assert "its mean validation error at epoch 1, the first rung of the race, where all 12 combinations" in section
     assert "Not shown" not in section
