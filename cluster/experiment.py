@@ -467,22 +467,25 @@ class Experiment:
         def options(entrant: Entrant) -> str:
             return progress.options(f"{entrant.trained[0].key}/0", without_folds=True)
 
+        def n_left() -> int:
+            trained = {**plan.epochs_done, **race.trained}
+            return n_epochs_left(brackets, trained, n_not_proposed=n_not_proposed)
+
         def grown(plan: Plan) -> None:
             nonlocal n_not_proposed
             n_not_proposed = plan.n_not_proposed
             write_description(plan, job)
             progress.grown(plan, self.space)
             if brackets:
-                n_left = n_epochs_left(brackets, n_not_proposed=n_not_proposed)
-                progress.race, progress.n_epochs = standing_text(brackets, options), progress.n_epochs_of_ended + n_left
+                progress.race = standing_text(brackets, options)
+                progress.n_epochs = progress.n_epochs_of_ended + n_left()
 
         if self.config.race is None:
             return GridSchedule(plan.to_train) if searching is None else SearchSchedule(searching, plan, grown)
 
         def decided(bracket: Bracket, decision: DecisionFile) -> None:
             entrant = bracket.entrants.get(decision.leader.key) or bracket.guests[decision.leader.key]
-            n_left = n_epochs_left(brackets, n_not_proposed=n_not_proposed)
-            progress.decided(decision_text(decision, options(entrant)), n_left)
+            progress.decided(decision_text(decision, options(entrant)), n_left())
 
         trials = {trial.id: trial for trial in plan.trials}
         race = RaceSchedule(brackets, trials, plan.statuses, self.folder, decided)

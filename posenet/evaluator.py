@@ -330,7 +330,8 @@ sample's place in its chunk, as they would in a sum over an axis.
 
 def _total(values: Tensor) -> Tensor:
     """Returns the sum of values, (N,) or (N, K), as a float64 scalar."""
-    if values.ndim == 1 or values.shape[1] < _FEWEST_HALVED:
+    # The values of a metric of the user's own may be integers, whose sums could overflow, or truth values.
+    if values.ndim == 1 or values.shape[1] < _FEWEST_HALVED or not values.is_floating_point():
         return values.sum(dtype=torch.float64)
     half = values.shape[1] // 2
     rest = values[:, 2 * half :].sum(dtype=torch.float64)  # of an odd number, the last one

@@ -1,7 +1,7 @@
 """What a race's decisions say about its finalists, the combinations that it dropped, and its first rung."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -93,10 +93,17 @@ def for_longer(
                 replace(competitor, key=key, num_epochs=num_epochs.get(key, competitor.num_epochs))
                 for competitor in decision.combinations
                 for key in (competitor.key, *longer.get(competitor.key, ()))
+                if key == competitor.key or key not in {other.key for other in decision.combinations}
             ],
         )
         for decision in decisions
     ]
+
+
+def of_plan(decisions: Sequence[DecisionFile], planned: Collection[str]) -> list[DecisionFile]:
+    """Returns the decisions that compare planned combinations, with only these; `planned` has their keys."""
+    found = [replace(d, combinations=[c for c in d.combinations if c.key in planned]) for d in decisions]
+    return [decision for decision in found if decision.combinations]
 
 
 def first_rung_of_each(decisions: Sequence[DecisionFile], data: Data) -> list[Competitor]:
@@ -110,10 +117,9 @@ def first_rung_of_each(decisions: Sequence[DecisionFile], data: Data) -> list[Co
         data: The validation set.
     """
     firsts = [d for d in decisions if (d.data, d.size) == data and d.rung == 0]
-    if not firsts or firsts[0].bracket:
-        return []  # without the first decision it is not known which rung is the first
-    first, found = firsts[0], dict[str, Competitor]()
+    found = dict[str, Competitor]()
     for decision in firsts:
+        first = firsts[0]
         same_rung = (decision.n_rungs, decision.rule.get(_FACTOR)) == (first.n_rungs, first.rule.get(_FACTOR))
         if same_rung and len(decision.leader.values) >= len(first.leader.values):
             for competitor in decision.combinations:

@@ -8,6 +8,7 @@ from math import prod
 from typing import Any
 
 from cluster.racing.decision_file import DecisionFile
+from cluster.racing.dropped import of_plan
 from cluster.reports.tables.captions import SPLITS, folds_of, in_race, n_folds
 from cluster.reports.tables.summary import mean_and_std
 from cluster.results.names import option_texts, short_names
@@ -105,7 +106,7 @@ def _raced(part: Results, experiment: ExperimentFile) -> Iterator[str]:
     """Says how combinations on the same data were raced, and at what cost; nothing if they were not."""
     if not part.dropped:
         return
-    decisions = part.planned_decisions
+    decisions = of_plan(part.decisions, part.repetitions)
     factor = decisions[0].rule.get("reduction_factor")
     words = f" with a reduction factor of {factor}" if isinstance(factor, int) else ""
     yield f"The combinations were raced with synchronous successive halving over epochs{words}: {_rungs(decisions)}."

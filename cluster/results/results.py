@@ -183,13 +183,6 @@ class Results:
         return self.folder
 
     @cached_property
-    def planned_decisions(self) -> list[DecisionFile]:
-        """The decisions that compare combinations of the plan, with only these."""
-        planned = {row["key"] for row in self.summary}
-        found = ([c for c in decision.combinations if c.key in planned] for decision in self.decisions)
-        return [replace(d, combinations=of_plan) for d, of_plan in zip(self.decisions, found, strict=True) if of_plan]
-
-    @cached_property
     def repetitions(self) -> dict[str, list[Row]]:
         """The rows of each combination's trials by its key, one for each repetition."""
         found: dict[str, list[Row]] = {row["key"]: [] for row in self.summary}
@@ -510,5 +503,6 @@ def _lengths(file: ExperimentFile, keys: Collection[str]) -> dict[str, int]:
     """Returns the number of epochs of combinations, by key; with folds only if it is no option."""
     options = {combination.key: combination.options for combination in file.plan.combinations}
     of_all = file.configs.get("solver_config", {}).get("num_epochs")
-    found = {key: options.get(key, {}).get(_EPOCHS, of_all) for key in keys}
+    of_others = None if any(_EPOCHS in of_one for of_one in options.values()) else of_all
+    found = {key: options[key].get(_EPOCHS, of_all) if key in options else of_others for key in keys}
     return {key: epochs for key, epochs in found.items() if isinstance(epochs, int)}

@@ -7,7 +7,7 @@ an earlier one only in training longer is not new: it takes the place of the sho
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -94,8 +94,9 @@ class Bracket:
         entrants: The planned combinations that enter the race in this bracket, by key.
         earlier: The brackets before it; their finalists compete in this one too.
         decisions: Its decisions so far, one for each rung.
-        shorter: For an entrant that takes the place of a shorter training: the key of that training in the last
-            decision, by the entrant's key.
+        shorter: For an entrant that takes the place of a shorter training: the key of that training in earlier
+            decisions, by the entrant's key.
+        was_open: Whether it has been open before; then it still is.
     """
 
     data: Data
@@ -109,6 +110,7 @@ class Bracket:
     earlier: Sequence["Bracket"] = ()
     decisions: list[DecisionFile] = field(default_factory=list)
     shorter: dict[str, str] = field(default_factory=dict)
+    was_open: bool = False
 
     @property
     def n_of_finalists(self) -> int:
@@ -133,25 +135,36 @@ class Bracket:
     @property
     def is_open(self) -> bool:
         """Whether all its competitors are known, so that it can decide."""
-        return not self.earlier or self.earlier[-1].is_decided  # and then those before it are
+        self.was_open = self.was_open or all(bracket.is_settled for bracket in self.earlier)
+        return self.was_open
 
     @property
     def is_decided(self) -> bool:
         """Whether its finalists are known."""
-        return self.is_open and (self.place == self.n_rungs - 1 or not self.own_competing)
+        return self.is_open and self.is_settled
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it has nothing left to decide."""
+        return self.place == self.n_rungs - 1 or not self.own_competing
 
     @property
     def guests(self) -> dict[str, Entrant]:
-        """The finalists of earlier brackets, by key. They are never dropped."""
-        return {key: entrant for bracket in self.earlier for key, entrant in bracket.own_competing.items()}
+        """The finalists of earlier brackets that were raced, by key. They are never dropped."""
+        raced = (bracket for bracket in self.earlier if bracket.n_rungs > 1)
+        return {key: entrant for bracket in raced for key, entrant in bracket.own_competing.items()}
 
     @property
     def own_competing(self) -> dict[str, Entrant]:
         """The `entrants` that are still in the race."""
         if not self.decisions:
             return self.entrants
-        stay = {competitor.key for competitor in self.decisions[-1].stay}
-        return {key: entrant for key, entrant in self.entrants.items() if self.shorter.get(key, key) in stay}
+        last = {competitor.key: competitor.stays for competitor in self.decisions[-1].combinations}
+        return {key: entrant for key, entrant in self.entrants.items() if last.get(self.listed(key, last), False)}
+
+    def listed(self, key: str, keys: Container[str]) -> str:
+        """Returns the key of an entrant in a decision, which has `keys`: its own, or that of a shorter training."""
+        return key if key in keys else self.shorter.get(key, key)
 
     @property
     def competing(self) -> dict[str, Entrant]:
@@ -195,12 +208,6 @@ class Bracket:
             ],
             rule={name: value for name, value in asdict(self.rule).items() if name != "confirm"},  # decides nothing
         )
-
-    def add(self, decision: DecisionFile) -> None:
-        """Adds a decision. A combination that it lists no longer takes the place of a shorter one."""
-        self.decisions.append(decision)
-        for competitor in decision.combinations:
-            self.shorter.pop(competitor.key, None)
 
 
 def _n_epochs_allowed(race: Race, decisions: Sequence[DecisionFile]) -> int:
@@ -344,7 +351,7 @@ def add_entrants(
     if new:
         bracket = Bracket(
             data=data,
-            number=len(brackets),
+            number=sum(bracket.n_rungs > 1 for bracket in brackets),  # others have no decisions on disk
             rule=rule,
             n_rungs=rule.n_rungs(min(entrant.num_epochs for entrant in new.values())),
             n_repetitions=n_repetitions,
@@ -407,7 +414,11 @@ def _placed(planned: Mapping[str, Entrant], known: Sequence[Bracket], *, is_sear
     new = {}
     for key, entrant in planned.items():
         if key in owner:
-            owner[key][0].entrants[key] = entrant
+            bracket = owner[key][0]
+            bracket.entrants[key] = entrant
+            raced = _shorter_at_first(bracket, entrant)
+            if raced is not None:
+                bracket.shorter[key] = raced
         else:
             new[key] = entrant
     if not owner or not new or is_search:
@@ -423,6 +434,15 @@ def _placed(planned: Mapping[str, Entrant], known: Sequence[Bracket], *, is_sear
             bracket.entrants[key] = new.pop(key)
             bracket.shorter[key] = stands_for
     return new
+
+
+def _shorter_at_first(bracket: Bracket, entrant: Entrant) -> str | None:
+    """Returns the key of the shorter training that competed at the first rung; None if the entrant did itself."""
+    first = bracket.decisions[0].combinations
+    if entrant.key in {competitor.key for competitor in first}:
+        return None
+    shorter = [c for c in first if c.num_epochs < entrant.num_epochs and c.course == entrant.course]
+    return max(shorter, key=lambda c: c.num_epochs).key if shorter else None
 
 
 def _last_standings(bracket: Bracket) -> dict[str, Competitor]:

@@ -50,7 +50,6 @@ def planned_rungs(bracket: Bracket) -> list[PlannedRung]:
     """Returns the rungs of a bracket. Guests do not count, since other brackets train them."""
     lengths = [entrant.num_epochs for entrant in bracket.entrants.values()]
     n_folds = len(next(iter(bracket.entrants.values())).trained) if bracket.entrants else 0
-    raced = {bracket.shorter.get(key, key) for key in bracket.entrants}
     planned, size, before = list[PlannedRung](), len(bracket.entrants), 0.0
     for place, rung in enumerate(bracket.rungs):
         reached = [rung.epoch(epochs) for epochs in lengths]
@@ -58,7 +57,8 @@ def planned_rungs(bracket: Bracket) -> list[PlannedRung]:
         repetitions = bracket.n_planned if is_last else min(rung.n_repetitions, bracket.n_planned)
         if is_decided:
             # A longer training that took the place of a shorter one was decided at the rungs of the latter.
-            reached = [c.epoch for c in bracket.decisions[place].combinations if c.key in raced]
+            there = {c.key: c.epoch for c in bracket.decisions[place].combinations}
+            reached = [there[name] for key in bracket.entrants if (name := bracket.listed(key, there)) in there]
             size = len(reached)
         elif place == bracket.place:
             size = len(bracket.own_competing)
@@ -106,21 +106,23 @@ def n_epochs_left(
     """
     n = 0
     if n_not_proposed and brackets[-1].entrants:
-        of_round = sum(rung.n_epochs for rung in planned_rungs(brackets[-1]))
+        of_round = sum(rung.n_epochs for rung in [*planned_rungs(brackets[-1]), planned_to_confirm(brackets[-1])])
         n += round(n_not_proposed * of_round / len(brackets[-1].entrants))
     for bracket in brackets:
         n += sum(rung.n_epochs for rung in planned_rungs(bracket) if not rung.is_decided)
         n += planned_to_confirm(bracket).n_epochs
         before = bracket.rungs[bracket.place - 1] if bracket.place else None
+        last = {c.key: c.epoch for c in bracket.decisions[-1].combinations} if bracket.decisions else {}
         for key, entrant in bracket.own_competing.items() if trained is not None else ():
             reached = 0 if before is None else before.epoch(entrant.num_epochs)
-            if key in bracket.shorter:
-                reached = next(c.epoch for c in bracket.decisions[-1].combinations if c.key == bracket.shorter[key])
+            is_longer = bracket.listed(key, last) != key
+            if is_longer:
+                reached = last[bracket.shorter[key]]
             for repetition in range(bracket.n_of_finalists):
                 counted = reached if repetition < bracket.n_planned else 0
                 done = [(trained or {}).get(f"{one.key}/{repetition}", 0) for one in entrant.trained]
                 # A longer training has not reached the rung itself: without a kept state it starts from the beginning.
-                n -= sum(epochs - counted if key in bracket.shorter else max(0, epochs - counted) for epochs in done)
+                n -= sum(epochs - counted if is_longer else max(0, epochs - counted) for epochs in done)
     return max(0, n)
 
 
@@ -187,14 +189,20 @@ def standing_text(brackets: Sequence[Bracket], leader_of: Callable[[Entrant], st
     bracket = next((one for one in brackets if not one.is_decided), brackets[-1])
     if bracket.decisions:
         decision = bracket.decisions[-1]
-        of_key = {bracket.shorter.get(key, key): entrant for key, entrant in bracket.competing.items()}
+        of_key = {
+            name: entrant
+            for one in brackets
+            for key, entrant in one.entrants.items()
+            for name in (one.shorter.get(key, key), key)
+        }
         leader = of_key.get(decision.leader.key)
         return decision_text(decision, "not planned any more" if leader is None else leader_of(leader))
     first = planned_rungs(bracket)[0]
     epochs = f"{first.epochs[0]}" if first.epochs[0] == first.epochs[1] else f"{first.epochs[0]}–{first.epochs[1]}"
     added = f", bracket {bracket.number + 1}" if bracket.number else ""
     where = f"race on {bracket.data.name}{added}, rung 1 of {bracket.n_rungs}"
-    return f"{where}: {count(first.n_combinations, 'combination')} train to epoch {epochs}"
+    n = first.n_combinations
+    return f"{where}: {count(n, 'combination')} {'trains' if n == 1 else 'train'} to epoch {epochs}"
 
 
 def decision_text(decision: DecisionFile, leader: str) -> str:

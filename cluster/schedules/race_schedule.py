@@ -133,6 +133,11 @@ class RaceSchedule:
             return False
         return all(bracket.is_decided for bracket in self.brackets)
 
+    @property
+    def trained(self) -> dict[str, int]:
+        """How many epochs of each trial are on disk, by id."""
+        return {trial_id: n for trial_id in self._trials if (n := self._errors.n_epochs(trial_id))}
+
     def results_mm(self) -> Iterator[tuple[Entrant, float | None]]:
         """Yields the mean error of each combination, mm: of finalists at the end, of others at the last rung reached.
 
@@ -146,7 +151,7 @@ class RaceSchedule:
                     values = _known(self._values(entrant, bracket.rungs[-1]))
                     mean = math.fsum(values) / len(values)
                 else:
-                    mean = last[bracket.shorter.get(key, key)]
+                    mean = last[bracket.listed(key, last)]
                 yield entrant, mean if math.isfinite(mean) else None
 
     @property
@@ -278,7 +283,7 @@ class RaceSchedule:
                 values = {key: self._values(entrant, present.rung) for key, entrant in present.competing.items()}
                 decision = bracket.decide({key: _known(of_key) for key, of_key in values.items()})
                 write_decision(self._folder.storage, decision)
-                bracket.add(decision)
+                bracket.decisions.append(decision)
                 self._decided(bracket, decision)
                 self._present[place] = self._enter(bracket)
                 for later, other in enumerate(self.brackets):

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import pytest
 
+from cluster.executors.progress import Progress
 from cluster.experiment import Interrupted, TrialsFailedError
 from cluster.racing.decision_file import write_decision
 from cluster.racing.successive_halving import SuccessiveHalving
@@ -17,6 +18,7 @@ from cluster.results.choice.race_course import race_courses
 from cluster.results.learning_curves import read_logged
 from cluster.schedules import race_schedule
 from cluster.schedules.brackets import RaceError
+from cluster.searching.search import Search
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.records import from_parquet, to_parquet
@@ -134,6 +136,21 @@ class TestARace:
         (course,) = race_courses(table, logged.curves)
         assert [course.pieces(key)[-1].epochs[-1] for key in course.staying] == [18]
         assert course.n_epochs_of_grid == 12 * 18
+
+    def test_of_the_rounds_of_a_search_trains_as_many_epochs_as_the_display_says_at_the_end(
+        self, small_experiment, monkeypatch
+    ):
+        seen = []
+        reported = Progress.reported
+
+        def note(progress, report):
+            reported(progress, report)
+            seen.append((progress.n_epochs_of_ended, progress.n_epochs))
+
+        monkeypatch.setattr(Progress, "reported", note)
+        search = {"experiment_config.search": Search("random", 12, round_size=6)}
+        small_experiment.run(RACE | search, {**LRS, "optimizer_args.weight_decay": [0.0, 0.1]})
+        assert seen[-1][0] == seen[-1][1]
 
     def test_that_is_complete_does_not_wait_for_diverged_trials(self, small_experiment):
         changes = {**RACE, "experiment_config.n_repetitions": 1}

@@ -616,3 +616,16 @@ class TestOfAModelThatFusesSubsets:
         fused = weight * first + (1 - weight) * (2 * mean - first)
         by_hand = {s: distances_of(mean + s * (fused - mean), labels).mean() for s in STRENGTHS}
         assert evaluator.best_strength(model) == min(by_hand, key=by_hand.get)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32])
+def test_a_metric_of_the_users_own_may_count(dtype):
+    dataset = DeviceDataset.of(pose_dataset(NYU, N, SUBSETS), torch.device("cpu"))
+
+    def all_but_one(poses, labels, skeleton):
+        differences = (poses - labels).flatten(1)
+        return (torch.arange(differences.shape[1]) > 0).expand(differences.shape).to(dtype)
+
+    evaluator = Evaluator(dataset, normalizer=None, eval_space="original", own_metrics=[all_but_one])
+    found = {(m.subset, m.metric): m.value for m in evaluator.intermediate(Nothing())}
+    assert found["A", "all_but_one"] == 1 - 1 / (3 * NYU.n_joints)

@@ -46,7 +46,7 @@ def choice(data: PageData) -> Iterator[Markup]:
     raced = [row for row in data.table.not_ranked if row["key"] in data.table.dropped]
     rows = complete + (raced if _is_search(data) else [])
     epochs = np.array([_epochs(data, row) for row in rows])
-    if len(rows) < _MIN_COMBINATIONS or not (epochs > 0).all():
+    if len(rows) < _MIN_COMBINATIONS or not np.isfinite(epochs).all() or not epochs.any():
         return
     if _is_search(data):
         yield section_of(data, "cost", "How soon the search found the best", *_found(data, rows, epochs))

@@ -44,7 +44,7 @@ def ranges(data: PageData) -> list[Markup]:
         "the lines describe the trained combinations; they do not show the effect of one setting alone."
     ]
     if found.n_incomplete:
-        why = "repetitions are missing" if not data.table.dropped else "their errors there are not known"
+        why = "repetitions are missing" if found.at_rung is None else "they did not compete there"
         texts.append(f"Not shown because {why}: {count(found.n_incomplete, 'combination')}.")
     if len(shown) < len(paths):
         left_out = listed([names[path] for path in paths if path not in shown])
@@ -166,7 +166,8 @@ class _Search:
         if not is_known.all():
             content.append(chart.crosses(xs[~is_known], "cross"))
             legend = [*legend, key("cross", "diverged")]
-        if len(xs) and applies[0] and is_known[0]:
+        has_best = bool(self.rows) and self.rows[0]["key"] == self.data.table.summary[0]["key"]
+        if has_best and applies[0] and is_known[0]:
             content.append(chart.mark(float(xs[0]), float(self.shown[0]), "after"))
             legend = [*legend, key("after", "best")]
         title = f"Validation error of {count(len(xs), 'combination')} against {name}."

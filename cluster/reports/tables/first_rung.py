@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cluster.racing.decision_file import Competitor
-from cluster.racing.dropped import first_rung_of_each
+from cluster.racing.dropped import first_rung_of_each, of_plan
 from cluster.results.results import Results
 from cluster.results.rows import Row, column
 from data_pipeline.words import count
@@ -33,13 +33,13 @@ def at_first_rung(results: Results) -> FirstRung | None:
         results: The results of combinations with the same validation set, of which the race dropped some.
     """
     data = results.data_sets["val"][results.summary[0]["key"]]
-    there = first_rung_of_each(results.planned_decisions, (data.name, data.size))
+    there = first_rung_of_each(of_plan(results.decisions, results.repetitions), (data.name, data.size))
     if not there:
         return None
     reached = {c.key: c.values_mm for c in there}
     trials = [_at_rung(trial, reached.get(trial["key"], [])) for trial in results.trials]
     n_repetitions = min(map(len, reached.values()))
-    n_diverged = {key: sum(map(math.isinf, values)) for key, values in reached.items()}
+    n_diverged = {key: sum(map(math.isinf, values[:n_repetitions])) for key, values in reached.items()}
     summary = [row | {"failed": 0, "diverged": n_diverged.get(row["key"], 0)} for row in results.summary]
     at_rung = Results(
         name=results.name,
@@ -74,5 +74,5 @@ def _at(there: Sequence[Competitor], n_repetitions: int, n_planned: int) -> str:
     epoch = f"epoch {epochs[0]}" if len(epochs) == 1 else f"epochs {epochs[0]} to {epochs[-1]}"
     n, repetitions = len(there), count(n_repetitions, "repetition")
     which = f"all {n:,}" if n == n_planned else f"{n:,} of {n_planned:,}"
-    later = "" if n == n_planned else " (the others were added later)"
+    later = "" if n == n_planned else " (the others did not compete there)"
     return f"at {epoch}, the first rung of the race, where {which} combinations were trained with {repetitions}{later}"

@@ -101,6 +101,7 @@ def _planned(results: Results) -> Callable[[str], bool]:
 def _trained_grid(results: Results, curves: dict[str, Curve]) -> TrainedGrid:
     """Returns the errors of the combinations whose repetitions all finished or diverged, and are readable."""
     known, test = dict[str, list[Numbers]](), {}
+    finished = set[str]()
     for key, all_trials in results.repetitions.items():
         trials = all_trials[: results.n_repetitions]  # without those that confirm finalists
         found = [curves.get(f"{key}/{trial['repetition']}") for trial in trials]
@@ -108,13 +109,14 @@ def _trained_grid(results: Results, curves: dict[str, Curve]) -> TrainedGrid:
         # A trial that diverged in its first epoch has no curve.
         if any(status != "diverged" and (status != "finished" or curve is None) for status, curve in ended):
             continue
+        finished |= {key} if any(trial["status"] == "finished" for trial in trials) else set()
         known[key] = [np.zeros(0) if curve is None else curve.val_after_epochs_mm for curve in found]
         if results.split == "test":
             test[key] = np.array([_or_infinite(trial) for trial in trials])
     longest = max((len(row) for rows in known.values() for row in rows), default=0)
     val = {}
-    for key, rows in known.items():
-        n_epochs = max(map(len, rows)) or longest
+    for key, rows in known.items() if longest else ():
+        n_epochs = max(map(len, rows)) if key in finished else longest  # where no repetition shows how long it is
         val[key] = np.array([np.pad(row, (0, n_epochs - len(row)), constant_values=np.inf) for row in rows])
     return TrainedGrid(val, test)
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cluster.racing.decision_file import Competitor, DecisionFile
+from cluster.racing.dropped import of_plan
 from cluster.results.choice.ranks import rank_correlation
 from cluster.results.learning_curves import Curve
 from cluster.results.results import Results
@@ -248,8 +249,8 @@ def race_courses(results: Results, curves: Mapping[str, Curve]) -> list[RaceCour
         results: The results of the experiment.
         curves: The learning curve of each trial, by its id.
     """
-    found = []
-    for _, of_data in groupby(results.planned_decisions, lambda decision: (decision.data, decision.size)):
+    planned, found = of_plan(results.decisions, results.repetitions), []
+    for _, of_data in groupby(planned, lambda decision: (decision.data, decision.size)):
         earlier = frozenset[str]()
         for _, of_bracket in groupby(of_data, lambda decision: decision.bracket):
             decisions = list(of_bracket)

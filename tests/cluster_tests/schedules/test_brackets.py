@@ -8,7 +8,8 @@ import pytest
 
 from cluster.racing.decision_file import read_decisions
 from cluster.racing.successive_halving import SuccessiveHalving
-from cluster.schedules.brackets import Data, RaceError
+from cluster.schedules.brackets import Data, RaceError, open_brackets
+from cluster.schedules.race_plan import planned_rungs
 from cluster.storage.file_names import FileNames
 from tests.cluster_tests.schedules.simulated_race import DATA, SimulatedRace, entrant, entrants
 
@@ -139,6 +140,16 @@ class TestMoreEpochs:
         assert set(bracket.own_competing) == {key for key, stays in listed.items() if stays}
         assert len(listed) == 2 * len(bracket.decisions[0].stay)
 
+    def test_in_the_middle_leave_the_earlier_rungs_as_they_were(self, race):
+        race.run(stop_after=26)
+        race.planned = {DATA: entrants(12, 81)}
+        race.run(3)
+        (bracket,) = race.brackets()
+        first, second, last = planned_rungs(bracket)
+        assert (first.n_combinations, first.epochs, first.n_epochs) == (12, (3, 3), 2 * 12 * 3)
+        assert (second.n_combinations, second.epochs) == (4, (27, 27))
+        assert (last.n_combinations, last.epochs) == (len(bracket.own_competing), (81, 81))
+
     def test_that_change_the_course_open_a_new_bracket(self, race):
         race.run()
         before = race.decisions()
@@ -147,6 +158,13 @@ class TestMoreEpochs:
         assert before.items() <= race.decisions().items()
         listed = {one["key"] for one in json.loads(race.decisions()["val/1-0.json"])["combinations"]}
         assert listed == set(race.planned[DATA])
+
+
+def test_a_thousand_rounds_of_a_search_are_a_thousand_brackets():
+    rule = SuccessiveHalving(min_epochs=27)  # so these decide nothing
+    brackets = open_brackets({DATA: entrants(1000)}, [], rule, 1, round_size=1)
+    assert len(brackets) == 1000
+    assert all(bracket.is_decided for bracket in brackets)
 
 
 class TestFewerCombinations:

@@ -178,6 +178,20 @@ def test_decides_the_same_after_kills_if_combinations_differ_in_their_epochs(sea
     assert decided(search("killed", 18, Workers(2), "random", seed=seed)) == one
 
 
+def test_continues_if_a_round_was_too_short_to_be_raced(search):
+    """Such a round decides nothing, so it leaves no files of which a later run could learn its number."""
+    changes = {
+        "sampler": "random",
+        "search": Search("random", 12, round_size=2),
+        "race": SuccessiveHalving(reduction_factor=3, min_epochs=9, min_finalists=1),
+    }
+    before = decided(search("short", 12, **changes))
+    assert 0 < len([name for name in before if name.startswith("race")]) < 6
+    workers = Workers()
+    assert decided(search("short", 12, workers, **changes)) == before
+    assert workers.trained == []
+
+
 def test_may_have_many_rounds(search):
     """Whether a bracket is decided depends on all brackets before it."""
     files = decided(search("many", 24 * 6))
