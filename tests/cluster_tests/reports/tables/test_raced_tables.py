@@ -143,11 +143,11 @@ class TestEffects:
         with pytest.raises(ChoiceError, match="decision at the first rung of its race is missing"):
             effects_of(ResultTable.read(folder), TableOptions())
 
-    def test_say_how_many_combinations_were_added_later(self, folder):
+    def test_say_how_many_combinations_competed_there(self, folder):
         content = experiment_json(folder)
         added = {"key": "g", "options": {"lr": 0.4, "dim": 8}}
         content["plan"]["combinations"].append(added)
         content["options"][0]["rows"].append([0.4])
         folder.write_experiment(content)
         [effects] = effects_of(ResultTable.read(folder), TableOptions())
-        assert "6 of 7 combinations were trained with 1 repetition (the others were added later)" in effects.at
+        assert "6 of 7 combinations were trained with 1 repetition (the others did not compete there)" in effects.at
