@@ -139,7 +139,6 @@ class Results:
         outcomes = [known.get(trial_id, pending) for trial_id in ids]
         runs = folder.read_runs()
         decisions, broken = read_decisions(folder.storage) if experiment.is_raced else ([], [])
-        decisions = for_longer(decisions, file.stands_for, _lengths(file, file.stands_for))
 
         warnings = [f"{FileNames.EXPERIMENT}: {problem}" for problem in experiment.problems]
         for trial_id, outcome in known.items():
@@ -174,7 +173,16 @@ class Results:
             decisions=decisions,
             warnings=warnings,
         )
-        return (found._over_folds(experiment.folds) if experiment.folds else found)._after_race()
+        found = found._over_folds(experiment.folds) if experiment.folds else found
+        return replace(found, decisions=found._for_longer(file))._after_race()
+
+    def _for_longer(self, file: ExperimentFile) -> list[DecisionFile]:
+        """Returns the decisions with longer trainings next to the shorter ones that raced in their place."""
+        options = {combination.key: combination.options for combination in file.plan.combinations}
+        of_all = file.configs.get("solver_config", {}).get("num_epochs")
+        lengths = {key: options.get(self.trained_keys(key)[0], {}).get(_EPOCHS, of_all) for key in file.stands_for}
+        known = {key: epochs for key, epochs in lengths.items() if isinstance(epochs, int)}
+        return for_longer(self.decisions, file.stands_for, known)
 
     @property
     def files(self) -> ExperimentFolder:
@@ -497,12 +505,3 @@ def _names(groups: Sequence[tuple[DataSet | None, ...]]) -> list[str]:
     if len(set(names)) < len(names):
         names = [f"{name} ({place})" for place, name in enumerate(names, 1)]
     return names
-
-
-def _lengths(file: ExperimentFile, keys: Collection[str]) -> dict[str, int]:
-    """Returns the number of epochs of combinations, by key; with folds only if it is no option."""
-    options = {combination.key: combination.options for combination in file.plan.combinations}
-    of_all = file.configs.get("solver_config", {}).get("num_epochs")
-    of_others = None if any(_EPOCHS in of_one for of_one in options.values()) else of_all
-    found = {key: options[key].get(_EPOCHS, of_all) if key in options else of_others for key in keys}
-    return {key: epochs for key, epochs in found.items() if isinstance(epochs, int)}

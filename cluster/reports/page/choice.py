@@ -227,7 +227,8 @@ def _found(data: PageData, rows: list[Row], epochs: Array) -> Iterator[Markup]:
     errors, every_spent = np.array(means, dtype=np.float64)[order], np.cumsum(epochs[order])  # (N,) each
     n, total, found = len(errors), every_spent[-1], int(errors.argmin())
     half = best_in_order(errors)[(n + 1) // 2 - 1] - errors[found]
-    worse = "the same" if half == 0 else f"{half:.2f} mm worse" if math.isfinite(half) else "not known yet"
+    same = "the same" if half == 0 else "less than 0.01 mm worse"
+    worse = same if half < 0.01 else f"{half:.2f} mm worse" if math.isfinite(half) else "not known yet"
     yield tag(
         "p",
         f"The {n:,} combinations of the search took {total:,.0f} epochs. The best one was proposed as number "
