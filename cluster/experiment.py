@@ -420,10 +420,9 @@ class Experiment:
             write_experiment_file(plan, job, shorter)
             with Archiver(self.folder.archive, to_archive) as archiver:
                 say(plan, sys.stderr)
-                trials = {trial.id: trial for trial in plan.trials}
                 if not any_left:
-                    if brackets:
-                        RaceSchedule(brackets, trials, plan.statuses, self.folder)  # it checks earlier decisions
+                    if brackets:  # the schedule checks earlier decisions
+                        RaceSchedule(brackets, {trial.id: trial for trial in plan.trials}, plan.statuses, self.folder)
                     return RunEnd("complete"), plan
                 progress = Progress.of(plan, self.space, distances_mm)
                 monitor = Monitor(

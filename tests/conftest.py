@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         item._nodeid = re.sub(r" at 0x[0-9a-f]+", "", item.nodeid)
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
-            item.add_marker(pytest.mark.skip(reason="there is no GPU that torch can use"))
+            item.add_marker(pytest.mark.skip(reason="torch finds no GPU"))
 
 
 @pytest.fixture(params=SKELETONS, ids=lambda skeleton: skeleton.name)

@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 from cluster.racing.decision_file import Competitor, DecisionFile, Reason
 
-_FACTOR = "reduction_factor"
-
 Data = tuple[str, int | None]
 """A validation set: its name (with folds, that of the split dataset), and how many samples are used; None for all."""
 
@@ -86,18 +84,17 @@ def for_longer(
         longer.setdefault(shorter, []).append(key)
     if not longer:
         return list(decisions)
-    return [
-        replace(
-            decision,
-            combinations=[
-                replace(competitor, key=key, num_epochs=num_epochs.get(key, competitor.num_epochs))
-                for competitor in decision.combinations
-                for key in (competitor.key, *longer.get(competitor.key, ()))
-                if key == competitor.key or key not in {other.key for other in decision.combinations}
-            ],
-        )
-        for decision in decisions
-    ]
+    found = []
+    for decision in decisions:
+        listed = {competitor.key for competitor in decision.combinations}
+        combinations = [
+            replace(competitor, key=key, num_epochs=num_epochs.get(key, competitor.num_epochs))
+            for competitor in decision.combinations
+            for key in (competitor.key, *longer.get(competitor.key, ()))
+            if key == competitor.key or key not in listed
+        ]
+        found.append(replace(decision, combinations=combinations))
+    return found
 
 
 def of_plan(decisions: Sequence[DecisionFile], planned: Collection[str]) -> list[DecisionFile]:
@@ -119,12 +116,15 @@ def first_rung_of_each(decisions: Sequence[DecisionFile], data: Data) -> list[Co
     firsts = [d for d in decisions if (d.data, d.size) == data and d.rung == 0]
     found = dict[str, Competitor]()
     for decision in firsts:
-        first = firsts[0]
-        same_rung = (decision.n_rungs, decision.rule.get(_FACTOR)) == (first.n_rungs, first.rule.get(_FACTOR))
-        if same_rung and len(decision.leader.values) >= len(first.leader.values):
+        if _share(decision) == _share(firsts[0]) and len(decision.leader.values) >= len(firsts[0].leader.values):
             for competitor in decision.combinations:
                 found.setdefault(competitor.key, competitor)
     return list(found.values())
+
+
+def _share(first: DecisionFile) -> tuple[int, object]:
+    """Returns what determines at which share of the epochs a first rung is."""
+    return first.n_rungs, first.rule.get("reduction_factor")
 
 
 def _finite(value: float) -> float | None:

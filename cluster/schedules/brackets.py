@@ -315,9 +315,9 @@ def open_brackets(
             if number != len(known):
                 raise RaceError.of(of_bracket[0].path, f"the decisions of bracket {len(known)} are missing")
             known.append(_decided_bracket(data, of_bracket, list(known), n_planned=n_repetitions, n_fresh=rule.confirm))
-        rounds = [planned] if round_size is None else _rounds(planned, round_size)
-        for of_round in rounds:
-            add_entrants(known, data, of_round, rule, n_repetitions, is_search=round_size is not None)
+        new = _placed(planned, known, is_search=round_size is not None)
+        for of_round in [planned] if round_size is None else _rounds(planned, round_size):
+            _add_bracket(known, data, {k: new[k] for k in of_round if k in new}, rule, n_repetitions)
         brackets += known
     return brackets
 
@@ -327,16 +327,14 @@ def _rounds(planned: Mapping[str, Entrant], size: int) -> list[dict[str, Entrant
     return [dict(items[start : start + size]) for start in range(0, len(items), size)]
 
 
-def add_entrants(
+def add_round(
     brackets: list[Bracket],
     data: Data,
     entrants: Mapping[str, Entrant],
     rule: SuccessiveHalving,
     n_repetitions: int,
-    *,
-    is_search: bool,
 ) -> None:
-    """Adds combinations to the brackets that have decided about them, and all others to a new bracket.
+    """Adds a round of a search: combinations to the brackets that have decided about them, others to a new bracket.
 
     Args:
         brackets: All brackets of this data; a new one is appended.
@@ -344,23 +342,29 @@ def add_entrants(
         entrants: The combinations, by key.
         rule: The rule of a new bracket.
         n_repetitions: The planned repetitions.
-        is_search: Whether a search proposed them. It cannot be continued with more epochs, so combinations of different
-            lengths are always different ones.
     """
-    new = _placed(entrants, [bracket for bracket in brackets if bracket.decisions], is_search=is_search)
-    if new:
-        bracket = Bracket(
-            data=data,
-            number=sum(bracket.n_rungs > 1 for bracket in brackets),  # others have no decisions on disk
-            rule=rule,
-            n_rungs=rule.n_rungs(min(entrant.num_epochs for entrant in new.values())),
-            n_repetitions=n_repetitions,
-            n_planned=n_repetitions,
-            n_fresh=rule.confirm,
-            entrants=new,
-            earlier=tuple(brackets),
-        )
-        brackets.append(bracket)
+    new = _placed(entrants, [bracket for bracket in brackets if bracket.decisions], is_search=True)
+    _add_bracket(brackets, data, new, rule, n_repetitions)
+
+
+def _add_bracket(
+    brackets: list[Bracket], data: Data, entrants: dict[str, Entrant], rule: SuccessiveHalving, n_repetitions: int
+) -> None:
+    """Appends a bracket that has decided nothing, if it has entrants."""
+    if not entrants:
+        return
+    bracket = Bracket(
+        data=data,
+        number=sum(bracket.n_rungs > 1 for bracket in brackets),  # others have no decisions on disk
+        rule=rule,
+        n_rungs=rule.n_rungs(min(entrant.num_epochs for entrant in entrants.values())),
+        n_repetitions=n_repetitions,
+        n_planned=n_repetitions,
+        n_fresh=rule.confirm,
+        entrants=entrants,
+        earlier=tuple(brackets),
+    )
+    brackets.append(bracket)
 
 
 def _decided_bracket(
@@ -403,7 +407,10 @@ def _rule_of(decision: DecisionFile) -> SuccessiveHalving:
 
 
 def _placed(planned: Mapping[str, Entrant], known: Sequence[Bracket], *, is_search: bool) -> dict[str, Entrant]:
-    """Assigns planned combinations to the brackets that have decided about them; returns the new ones."""
+    """Assigns planned combinations to the brackets that have decided about them; returns the new ones.
+
+    A search cannot be continued with more epochs, so its combinations of different lengths are different ones.
+    """
     owner: dict[str, tuple[Bracket, Competitor]] = {}
     for bracket in known:
         last = {competitor.key for competitor in bracket.decisions[-1].combinations}
@@ -414,14 +421,14 @@ def _placed(planned: Mapping[str, Entrant], known: Sequence[Bracket], *, is_sear
     new = {}
     for key, entrant in planned.items():
         if key in owner:
-            bracket = owner[key][0]
-            bracket.entrants[key] = entrant
-            raced = _shorter_at_first(bracket, entrant)
-            if raced is not None:
-                bracket.shorter[key] = raced
+            owner[key][0].entrants[key] = entrant
         else:
             new[key] = entrant
-    if not owner or not new or is_search:
+    if is_search:
+        return new
+    for bracket in known:
+        _note_shorter(bracket)
+    if not owner or not new:
         return new
     lengths: dict[str, dict[int, str]] = defaultdict(dict)  # by course, the key for each number of epochs
     for key, (_, competitor) in owner.items():
@@ -436,13 +443,14 @@ def _placed(planned: Mapping[str, Entrant], known: Sequence[Bracket], *, is_sear
     return new
 
 
-def _shorter_at_first(bracket: Bracket, entrant: Entrant) -> str | None:
-    """Returns the key of the shorter training that competed at the first rung; None if the entrant did itself."""
-    first = bracket.decisions[0].combinations
-    if entrant.key in {competitor.key for competitor in first}:
-        return None
-    shorter = [c for c in first if c.num_epochs < entrant.num_epochs and c.course == entrant.course]
-    return max(shorter, key=lambda c: c.num_epochs).key if shorter else None
+def _note_shorter(bracket: Bracket) -> None:
+    """Notes which entrants took the place of a shorter training after the first rung."""
+    first = {competitor.key: competitor for competitor in bracket.decisions[0].combinations}
+    for key in bracket.entrants.keys() - first.keys():
+        entrant = bracket.entrants[key]
+        shorter = [c for c in first.values() if c.num_epochs < entrant.num_epochs and c.course == entrant.course]
+        if shorter:
+            bracket.shorter[key] = max(shorter, key=lambda competitor: competitor.num_epochs).key
 
 
 def _last_standings(bracket: Bracket) -> dict[str, Competitor]:

@@ -92,15 +92,12 @@ def dropped_trials(brackets: Sequence[Bracket]) -> set[str]:
     }
 
 
-def n_epochs_left(
-    brackets: Sequence[Bracket], trained: Mapping[str, int] | None = None, *, n_not_proposed: int = 0
-) -> int:
+def n_epochs_left(brackets: Sequence[Bracket], trained: Mapping[str, int], *, n_not_proposed: int = 0) -> int:
     """Estimates how many epochs the races still have to train.
 
     Args:
         brackets: The brackets.
-        trained: The epochs that each trial need not train any more, by its id; None if nothing was trained since the
-            last decisions.
+        trained: The epochs that each trial need not train any more, by its id; 0 for others.
         n_not_proposed: How many combinations a search has still to propose. They are expected to take as many epochs as
             those of the last round.
     """
@@ -113,14 +110,14 @@ def n_epochs_left(
         n += planned_to_confirm(bracket).n_epochs
         before = bracket.rungs[bracket.place - 1] if bracket.place else None
         last = {c.key: c.epoch for c in bracket.decisions[-1].combinations} if bracket.decisions else {}
-        for key, entrant in bracket.own_competing.items() if trained is not None else ():
+        for key, entrant in bracket.own_competing.items():
             reached = 0 if before is None else before.epoch(entrant.num_epochs)
             is_longer = bracket.listed(key, last) != key
             if is_longer:
                 reached = last[bracket.shorter[key]]
             for repetition in range(bracket.n_of_finalists):
                 counted = reached if repetition < bracket.n_planned else 0
-                done = [(trained or {}).get(f"{one.key}/{repetition}", 0) for one in entrant.trained]
+                done = [trained.get(f"{one.key}/{repetition}", 0) for one in entrant.trained]
                 # A longer training has not reached the rung itself: without a kept state it starts from the beginning.
                 n -= sum(epochs - counted if is_longer else max(0, epochs - counted) for epochs in done)
     return max(0, n)
@@ -165,7 +162,7 @@ def _progress(bracket: Bracket, ended: AbstractSet[str]) -> str:
 def _row(name: str, rung: PlannedRung, note: str) -> list[str]:
     return [
         f"  {name}",
-        f"{rung.epochs[0]}" if rung.epochs[0] == rung.epochs[1] else f"{rung.epochs[0]}–{rung.epochs[1]}",
+        _epochs(rung),
         f"{rung.n_combinations:,}",
         f"{rung.n_repetitions}",
         f"{rung.n_trials:,}",
@@ -180,7 +177,7 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def standing_text(brackets: Sequence[Bracket], leader_of: Callable[[Entrant], str]) -> str:
-    """Returns a sentence about where a race stands: its last decision, or the first rung before there is one.
+    """Describes the state of a race in a sentence: its last decision or, before there is one, its first rung.
 
     Args:
         brackets: The brackets, at least one.
@@ -198,11 +195,18 @@ def standing_text(brackets: Sequence[Bracket], leader_of: Callable[[Entrant], st
         leader = of_key.get(decision.leader.key)
         return decision_text(decision, "not planned any more" if leader is None else leader_of(leader))
     first = planned_rungs(bracket)[0]
-    epochs = f"{first.epochs[0]}" if first.epochs[0] == first.epochs[1] else f"{first.epochs[0]}–{first.epochs[1]}"
-    added = f", bracket {bracket.number + 1}" if bracket.number else ""
-    where = f"race on {bracket.data.name}{added}, rung 1 of {bracket.n_rungs}"
-    n = first.n_combinations
-    return f"{where}: {count(n, 'combination')} {'trains' if n == 1 else 'train'} to epoch {epochs}"
+    n, where = first.n_combinations, _where(bracket.data.name, bracket.number, 0, bracket.n_rungs)
+    return f"{where}: {count(n, 'combination')} {'trains' if n == 1 else 'train'} to epoch {_epochs(first)}"
+
+
+def _where(data: str, bracket: int, rung: int, n_rungs: int) -> str:
+    added = f", bracket {bracket + 1}" if bracket else ""
+    return f"race on {data}{added}, rung {rung + 1} of {n_rungs}"
+
+
+def _epochs(rung: PlannedRung) -> str:
+    low, high = rung.epochs
+    return f"{low}" if low == high else f"{low}–{high}"
 
 
 def decision_text(decision: DecisionFile, leader: str) -> str:
@@ -215,14 +219,14 @@ def decision_text(decision: DecisionFile, leader: str) -> str:
     n, n_stay = len(decision.combinations), sum(competitor.stays for competitor in decision.combinations)
     diverged = sum(competitor.reason == "diverged" for competitor in decision.combinations)
     lost = f" ({diverged} diverged)" if diverged else ""
-    added = f", bracket {decision.bracket + 1}" if decision.bracket else ""
+    where = _where(decision.data, decision.bracket, decision.rung, decision.n_rungs)
     is_last, is_one = decision.rung == decision.n_rungs - 2, n_stay == 1
     stay = ("is a finalist" if is_one else "are finalists") if is_last else "stays" if is_one else "stay"
     best = decision.leader
     of_leader = f"; the leader has a validation error of {best.mean_mm:.2f} mm ({leader})"
     return (
-        f"race on {decision.data}{added}, rung {decision.rung + 1} of {decision.n_rungs}: {n_stay} of "
-        f"{count(n, 'combination')} {stay} after epoch {best.epoch}{lost}{of_leader if n > diverged else ''}"
+        f"{where}: {n_stay} of {count(n, 'combination')} {stay} after epoch {best.epoch}{lost}"
+        f"{of_leader if n > diverged else ''}"
     )
 
 

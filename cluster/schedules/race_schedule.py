@@ -12,7 +12,7 @@ from cluster.planning.plan import TrialSpec
 from cluster.racing.decision_file import DecisionFile, write_decision
 from cluster.racing.successive_halving import Rung, SuccessiveHalving
 from cluster.results.learning_curves import Curve, Numbers, read_curve, read_logged
-from cluster.schedules.brackets import Bracket, Entrant, add_entrants, check_values
+from cluster.schedules.brackets import Bracket, Entrant, add_round, check_values
 from cluster.schedules.schedule import Step
 from cluster.storage.filesystem import StorageError
 from cluster.storage.folders import ExperimentFolder
@@ -98,7 +98,7 @@ class RaceSchedule:
     ) -> None:
         """Adds a round of a search, as a bracket; decisions that follow at once are left to `decide`.
 
-        Earlier decisions about its combinations stand: another plan may have raced them.
+        Decisions that an earlier plan made about these combinations remain valid.
 
         Args:
             entrants: The combinations of the round, by key, for the same validation data as all others.
@@ -106,7 +106,7 @@ class RaceSchedule:
             trials: Their trials, by id.
             statuses: The status of each of these trials that was started, by id.
         """
-        add_entrants(self.brackets, self.brackets[0].data, entrants, rule, self.n_repetitions, is_search=True)
+        add_round(self.brackets, self.brackets[0].data, entrants, rule, self.n_repetitions)
         self._trials |= trials
         self._errors.read_all(statuses)
         self._over |= {trial_id for trial_id, status in statuses.items() if status in FINAL}
@@ -115,7 +115,7 @@ class RaceSchedule:
             if place == len(self._present) or not entrants.keys().isdisjoint(bracket.entrants):
                 self._add_keys(bracket)
                 self._check(bracket)
-                self._present[place:] = [self._enter(bracket), *self._present[place + 1 :]]
+                self._present[place : place + 1] = [self._enter(bracket)]  # replaces it, or appends it
 
     def _check(self, bracket: Bracket) -> None:
         for decision in bracket.decisions:

@@ -43,8 +43,7 @@ def choice(data: PageData) -> Iterator[Markup]:
     with_test = _complete(data, complete, "test") if data.table.split == "test" else []
     if len(with_test) >= _MIN_COMBINATIONS:
         yield section_of(data, "ranks", "Validation and test", *_ranks(data, with_test))
-    raced = [row for row in data.table.not_ranked if row["key"] in data.table.dropped]
-    rows = complete + (raced if _is_search(data) else [])
+    rows = complete + (data.table.not_ranked if _is_search(data) else [])
     epochs = np.array([_epochs(data, row) for row in rows])
     if len(rows) < _MIN_COMBINATIONS or not np.isfinite(epochs).all() or not epochs.any():
         return

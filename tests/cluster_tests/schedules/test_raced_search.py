@@ -179,7 +179,7 @@ def test_decides_the_same_after_kills_if_combinations_differ_in_their_epochs(sea
 
 
 def test_continues_if_a_round_was_too_short_to_be_raced(search):
-    """Such a round decides nothing, so it leaves no files of which a later run could learn its number."""
+    """Such a round makes no decision, so no file records its number."""
     changes = {
         "sampler": "random",
         "search": Search("random", 12, round_size=2),
