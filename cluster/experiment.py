@@ -1,5 +1,7 @@
 """The user's handle: three dicts, options, `run()`."""
 
+import atexit
+import gc
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -44,6 +46,7 @@ from cluster.reports.tables.files import write_tables
 from cluster.reports.tables.summary import summary_text
 from cluster.result_table import ResultTable
 from cluster.schedules.brackets import Bracket, Data, Entrant, entrants_of
+from cluster.schedules.planned_brackets import stands_for
 from cluster.schedules.race_plan import (
     decision_text,
     n_epochs_left,
@@ -319,6 +322,9 @@ class Experiment:
             hint = did_you_mean(executor, get_args(ExecutorName))
             raise ConfigError([Problem("run(executor=…)", f"there is no executor {executor!r}{hint}")])
         chosen = Executor.of(executor, address, wait_for_nodes=wait_for_nodes)
+        # At its end, Python looks for garbage among all objects several times, which takes most of a second with torch.
+        atexit.unregister(gc.freeze)  # of an earlier run
+        atexit.register(gc.freeze)
         try:
             with chosen.signals.sigterm_noted(), chosen.closing:
                 return self._run(chosen)
@@ -416,13 +422,14 @@ class Experiment:
             self.folder.clear_partial_files()
             if searching is not None:
                 searching.write()
-            shorter = {key: other for bracket in brackets for key, other in bracket.shorter.items()}
-            write_experiment_file(plan, job, shorter)
+            write_experiment_file(plan, job, stands_for(brackets))
             with Archiver(self.folder.archive, to_archive) as archiver:
                 say(plan, sys.stderr)
                 if not any_left:
-                    if brackets:  # the schedule checks earlier decisions
-                        RaceSchedule(brackets, {trial.id: trial for trial in plan.trials}, plan.statuses, self.folder)
+                    # A race of a finished grid does not begin; one that has begun ends, whatever trained its trials.
+                    if any(bracket.decisions for bracket in brackets):
+                        race = RaceSchedule(brackets, {one.id: one for one in plan.trials}, plan.statuses, self.folder)
+                        race.decide()
                     return RunEnd("complete"), plan
                 progress = Progress.of(plan, self.space, distances_mm)
                 monitor = Monitor(

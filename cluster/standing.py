@@ -12,7 +12,9 @@ from cluster.planning.longer_training import with_shorter
 from cluster.planning.plan import Plan
 from cluster.planning.search_space import SearchSpace
 from cluster.racing.decision_file import read_decisions
-from cluster.schedules.brackets import Bracket, RaceError, entrants_of, open_brackets
+from cluster.schedules.brackets import Bracket, entrants_of
+from cluster.schedules.decision_checks import RaceError
+from cluster.schedules.planned_brackets import open_brackets
 from cluster.schedules.race_plan import dropped_trials, n_epochs_left, race_texts, race_warnings
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, groupby
 from typing import NamedTuple
 
 from cluster.racing.decision_file import Competitor, DecisionFile, Reason
@@ -76,25 +77,37 @@ def for_longer(
 
     Args:
         decisions: The decisions.
-        stands_for: The key of the shorter training, by the key of the longer one.
+        stands_for: The key of the next shorter training, by the key of the longer one.
         num_epochs: The epochs of longer trainings, by key, as far as they are known.
     """
-    longer: dict[str, list[str]] = {}
-    for key, shorter in stands_for.items():
-        longer.setdefault(shorter, []).append(key)
-    if not longer:
+    chains = {key: _shorter(key, stands_for) for key in stands_for}
+    if not chains:
         return list(decisions)
     found = []
-    for decision in decisions:
-        listed = {competitor.key for competitor in decision.combinations}
-        combinations = [
-            replace(competitor, key=key, num_epochs=num_epochs.get(key, competitor.num_epochs))
-            for competitor in decision.combinations
-            for key in (competitor.key, *longer.get(competitor.key, ()))
-            if key == competitor.key or key not in listed
-        ]
-        found.append(replace(decision, combinations=combinations))
+    for _, of_bracket in groupby(decisions, lambda decision: decision.order[:3]):
+        # A longer one that was dropped is not followed by a shorter one that stayed.
+        lengths = {key: len(shorter_keys) for key, shorter_keys in chains.items()}
+        for decision in of_bracket:
+            competitors = {competitor.key: competitor for competitor in decision.combinations}
+            longer: dict[str, list[Competitor]] = {key: [competitor] for key, competitor in competitors.items()}
+            for key, shorter_keys in chains.items():
+                names = (key, *shorter_keys[: lengths[key]])
+                place = next((place for place, name in enumerate(names) if name in competitors), None)
+                if place is not None:
+                    lengths[key] = place
+                if place:
+                    shorter = competitors[names[place]]
+                    epochs = num_epochs.get(key, shorter.num_epochs)
+                    longer[shorter.key].append(replace(shorter, key=key, num_epochs=epochs))
+            found.append(replace(decision, combinations=list(chain.from_iterable(longer.values()))))
     return found
+
+
+def _shorter(key: str, stands_for: Mapping[str, str]) -> list[str]:
+    names = [key]
+    while names[-1] in stands_for and stands_for[names[-1]] not in names:
+        names.append(stands_for[names[-1]])
+    return names[1:]
 
 
 def of_plan(decisions: Sequence[DecisionFile], planned: Collection[str]) -> list[DecisionFile]:

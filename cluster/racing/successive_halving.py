@@ -33,7 +33,8 @@ class Rung(NamedTuple):
 
     def epoch(self, num_epochs: int) -> int:
         """Returns its epoch for a combination that trains `num_epochs`: the share, rounded, and at least 1."""
-        return max(1, math.floor(num_epochs * self.share + Fraction(1, 2)))
+        of, parts = self.share.as_integer_ratio()
+        return max(1, (2 * num_epochs * of + parts) // (2 * parts))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from cluster.planning.search_space import SearchSpace
 from cluster.racing.decision_file import DecisionFile
 from cluster.racing.successive_halving import MIN_COMBINATIONS
 from cluster.schedules.brackets import Bracket, Entrant
+from cluster.schedules.planned_brackets import stands_for
 from data_pipeline.words import count
 
 _SET, _SIZE = "experiment_config.train_set", "experiment_config.train_set_size"
@@ -58,11 +60,11 @@ def planned_rungs(bracket: Bracket) -> list[PlannedRung]:
         if is_decided:
             # A longer training that took the place of a shorter one was decided at the rungs of the latter.
             there = {c.key: c.epoch for c in bracket.decisions[place].combinations}
-            reached = [there[name] for key in bracket.entrants if (name := bracket.listed(key, there)) in there]
+            reached = [there[name] for key in bracket.entrants if (name := bracket.listed(key, place)) in there]
             size = len(reached)
         elif place == bracket.place:
             size = len(bracket.own_competing)
-        else:
+        elif size:
             size = min(size, bracket.race.n_best(size + len(bracket.guests)))
         of_one = n_folds * repetitions * sum(reached) / max(1, len(reached))
         n_trials, n_epochs = size * repetitions * n_folds, round(size * (of_one - before))
@@ -112,14 +114,14 @@ def n_epochs_left(brackets: Sequence[Bracket], trained: Mapping[str, int], *, n_
         last = {c.key: c.epoch for c in bracket.decisions[-1].combinations} if bracket.decisions else {}
         for key, entrant in bracket.own_competing.items():
             reached = 0 if before is None else before.epoch(entrant.num_epochs)
-            is_longer = bracket.listed(key, last) != key
-            if is_longer:
-                reached = last[bracket.shorter[key]]
+            name = key if before is None else bracket.listed(key, bracket.place - 1)
+            if name != key:
+                reached = last[name]
             for repetition in range(bracket.n_of_finalists):
                 counted = reached if repetition < bracket.n_planned else 0
                 done = [trained.get(f"{one.key}/{repetition}", 0) for one in entrant.trained]
                 # A longer training has not reached the rung itself: without a kept state it starts from the beginning.
-                n -= sum(epochs - counted if is_longer else max(0, epochs - counted) for epochs in done)
+                n -= sum(max(0, epochs - counted) if name == key else epochs - counted for epochs in done)
     return max(0, n)
 
 
@@ -186,14 +188,12 @@ def standing_text(brackets: Sequence[Bracket], leader_of: Callable[[Entrant], st
     bracket = next((one for one in brackets if not one.is_decided), brackets[-1])
     if bracket.decisions:
         decision = bracket.decisions[-1]
-        of_key = {
-            name: entrant
-            for one in brackets
-            for key, entrant in one.entrants.items()
-            for name in (one.shorter.get(key, key), key)
-        }
-        leader = of_key.get(decision.leader.key)
-        return decision_text(decision, "not planned any more" if leader is None else leader_of(leader))
+        of_key = {key: entrant for one in brackets for key, entrant in one.entrants.items()}
+        longer = {shorter: key for key, shorter in stands_for(brackets).items()}
+        name = decision.leader.key
+        while name not in of_key and name in longer:
+            name = longer[name]
+        return decision_text(decision, leader_of(of_key[name]) if name in of_key else "not planned any more")
     first = planned_rungs(bracket)[0]
     n, where = first.n_combinations, _where(bracket.data.name, bracket.number, 0, bracket.n_rungs)
     return f"{where}: {count(n, 'combination')} {'trains' if n == 1 else 'train'} to epoch {_epochs(first)}"
@@ -243,9 +243,12 @@ def race_problems(space: SearchSpace) -> list[Problem]:
 
 def race_warnings(brackets: Sequence[Bracket], space: SearchSpace, inputs: Inputs) -> list[str]:
     """Returns warnings about races that are useless or unfair. All data must have been read."""
-    warnings, rule = [], space.base.experiment.race
+    rule = space.base.experiment.race
+    if rule is None:
+        return []
+    warnings = []
     for bracket in brackets:
-        if bracket.number == 0 and not bracket.decisions and len(bracket.entrants) < MIN_COMBINATIONS:
+        if not bracket.earlier and not bracket.decisions and len(bracket.entrants) < MIN_COMBINATIONS:
             warnings.append(
                 f"a race of {count(len(bracket.entrants), 'combination')} saves little, because at least "
                 f"{bracket.rule.min_finalists} are trained to the end; races are meant for {MIN_COMBINATIONS} or more"
@@ -256,11 +259,13 @@ def race_warnings(brackets: Sequence[Bracket], space: SearchSpace, inputs: Input
                 f"the race drops nothing: trainings of {count(shortest, 'epoch')} are too short for a first rung at "
                 f"epoch {bracket.rule.min_epochs} or later; lower min_epochs"
             )
-        if bracket.rule != rule and not bracket.is_decided:
+        kept = replace(bracket.rule, confirm=rule.confirm)  # decisions do not depend on it, so they do not record it
+        if kept != rule and not bracket.is_decided:
             warnings.append(
-                f"the race on {bracket.data.name} continues with the rule of its first decision, {bracket.rule}; the "
-                "new rule applies only to combinations that are added later"
+                f"the race on {bracket.data.name} continues with the rule of its first decision, {kept}; the new rule "
+                "applies only to combinations that are added later"
             )
+    warnings = list(dict.fromkeys(warnings))  # each round of a search may have the same one
     decided = any(bracket.decisions for bracket in brackets)
     return warnings if decided else [*warnings, *_sizes(brackets, space, inputs), *_warm_ups(brackets, space)]
 

@@ -12,7 +12,9 @@ from cluster.planning.plan import TrialSpec
 from cluster.racing.decision_file import DecisionFile, write_decision
 from cluster.racing.successive_halving import Rung, SuccessiveHalving
 from cluster.results.learning_curves import Curve, Numbers, read_curve, read_logged
-from cluster.schedules.brackets import Bracket, Entrant, add_round, check_values
+from cluster.schedules.brackets import Bracket, Entrant
+from cluster.schedules.decision_checks import check_values
+from cluster.schedules.planned_brackets import add_round
 from cluster.schedules.schedule import Step
 from cluster.storage.filesystem import StorageError
 from cluster.storage.folders import ExperimentFolder
@@ -151,7 +153,7 @@ class RaceSchedule:
                     values = _known(self._values(entrant, bracket.rungs[-1]))
                     mean = math.fsum(values) / len(values)
                 else:
-                    mean = last[bracket.listed(key, last)]
+                    mean = last[key]
                 yield entrant, mean if math.isfinite(mean) else None
 
     @property

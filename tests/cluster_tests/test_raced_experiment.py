@@ -17,7 +17,7 @@ from cluster.reports.page import pictures
 from cluster.results.choice.race_course import race_courses
 from cluster.results.learning_curves import read_logged
 from cluster.schedules import race_schedule
-from cluster.schedules.brackets import RaceError
+from cluster.schedules.decision_checks import RaceError
 from cluster.searching.search import Search
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
@@ -113,6 +113,13 @@ class TestARace:
         shutil.copytree(grid.folder, small_experiment.folder)
         train(small_experiment, {**RACE, "solver_config.callbacks": [never]})
         assert race_files(small_experiment) == {}
+
+    def test_that_was_stopped_is_decided_from_the_trials_of_the_grid(self, copied, raced):
+        """By then its combinations were all trained without it."""
+        (copied.folder / "race/two_val/0-1.json").unlink()
+        copied.run(GRID, LRS)
+        train(copied, {**RACE, "solver_config.callbacks": [never]})
+        assert race_files(copied) == race_files(raced)
 
     def test_that_becomes_longer_is_described_with_the_rungs_that_it_had(self, copied):
         trained = []

@@ -99,7 +99,7 @@ class _Picture:
         self.course = course
         self.names = {row["key"]: name_of(data.table, row) for row in data.table.summary if row["key"] in course.last}
         stay = [row["key"] for row in data.table.ranked if row["key"] in set(course.staying)]
-        dropped = [key for key, (_, competitor) in course.last.items() if not competitor.stays]
+        dropped = [key for key, competitor in course.last.items() if not competitor.stays]
         places = np.unique(np.linspace(0, len(dropped) - 1, min(len(dropped), _MAX_DROPPED)).round().astype(int))
         self.staying, self.n_staying = stay[:_MAX_STAYING], len(stay)
         self.dropped, self.n_dropped = [dropped[place] for place in places], len(dropped)
@@ -171,7 +171,7 @@ class _Picture:
     def _x_axis(self) -> Axis:
         ends = np.array([competitor.num_epochs for competitor in self.course.decisions[0].combinations])
         starts = [
-            float(self._x(pieces[0].epochs[0], self.course.last[key][1].num_epochs))
+            float(self._x(pieces[0].epochs[0], self.course.last[key].num_epochs))
             for key, pieces in self.pieces.items()
             if pieces
         ]
@@ -192,7 +192,7 @@ class _Picture:
     def _curve(self, combination: str, kind: str) -> Markup:
         """Returns the curve of a combination and the marks on it, with a text that appears under the pointer."""
         course, chart = self.course, self.chart
-        _, last = course.last[combination]
+        last = course.last[combination]
         lines = []
         for piece in _joined(self.pieces[combination]):
             xs, ys = self._x(piece.epochs, last.num_epochs), piece.best_mm
@@ -214,7 +214,7 @@ class _Picture:
 
     def _text(self, combination: str) -> str:
         course = self.course
-        _, last = course.last[combination]
+        last = course.last[combination]
         end = course.at_the_end(combination)
         if last.reason == "diverged":
             words = f"dropped at epoch {last.epoch:,}: it diverged"

@@ -81,14 +81,14 @@ class RaceCourse:
     guests: frozenset[str]
 
     @cached_property
-    def last(self) -> dict[str, tuple[DecisionFile, Competitor]]:
+    def last(self) -> dict[str, Competitor]:
         """The last decision about each combination, by key: those dropped first come first, at each rung the best."""
-        found: dict[str, tuple[DecisionFile, Competitor]] = {}
+        found: dict[str, Competitor] = {}
         for decision in self.decisions:
             for competitor in decision.combinations:
                 found.pop(competitor.key, None)
-                found[competitor.key] = decision, competitor
-        left = [key for key, (_, competitor) in found.items() if not competitor.stays]
+                found[competitor.key] = competitor
+        left = [key for key, competitor in found.items() if not competitor.stays]
         return {key: found[key] for key in [*left, *self.staying]}
 
     @cached_property
@@ -100,6 +100,11 @@ class RaceCourse:
     def is_decided(self) -> bool:
         """Whether the finalists are known."""
         return self.decisions[-1].rung == self.decisions[-1].n_rungs - 2
+
+    @property
+    def n_repetitions(self) -> int:
+        """How many repetitions decide, without any that were removed from the plan since."""
+        return min(self.decisions[0].n_repetitions, self.results.n_repetitions)
 
     @cached_property
     def have_equal_epochs(self) -> bool:
@@ -121,10 +126,10 @@ class RaceCourse:
         for competitor in self.competitors(key):
             found.append(self._piece(key, start, competitor.epoch, len(competitor.values), competitor.mean_mm))
             start = competitor.epoch
-        decision, competitor = self.last[key]
+        competitor = self.last[key]
         if competitor.stays:
-            n = decision.n_repetitions
-            found.append(self._piece(key, start, competitor.num_epochs, n, self.at_the_end(key)))
+            end = competitor.num_epochs
+            found.append(self._piece(key, start, end, self.n_repetitions, self.at_the_end(key)))
         return [piece for piece in found if len(piece.epochs)]
 
     def at_the_end(self, key: str) -> float | None:
@@ -132,12 +137,14 @@ class RaceCourse:
 
         It is the mean over the repetitions that decide; the other repetitions only confirm it.
         """
-        decision, competitor = self.last[key]
-        n, end = decision.n_repetitions, competitor.num_epochs
+        competitor = self.last[key]
+        n, end = self.n_repetitions, competitor.num_epochs
         if not competitor.stays:
             return None
         if self.results.folds:
-            values = self.results.values(column("val", "distance"))[key][:n]
+            values = [
+                trial[column("val", "distance")] for trial in self.results.repetitions[key] if trial["repetition"] < n
+            ]
             known = [value for value in values if value is not None]
             return math.fsum(known) / n if len(known) == n else None
         best = self._best_mm(key, n)
@@ -176,8 +183,8 @@ class RaceCourse:
     @property
     def n_epochs_of_grid(self) -> int:
         """The epochs that all combinations except guests would take, in all repetitions, without the race."""
-        n = self.decisions[0].n_repetitions
-        return sum(n * self._n_folds(key) * competitor.num_epochs for key, (_, competitor) in self._own)
+        n = self.results.n_repetitions
+        return sum(n * self._n_folds(key) * competitor.num_epochs for key, competitor in self._own)
 
     @property
     def n_epochs(self) -> int:
@@ -185,17 +192,17 @@ class RaceCourse:
         return sum(
             self._n_folds(key)
             * (
-                decision.n_repetitions * competitor.num_epochs
+                self.results.n_repetitions * competitor.num_epochs
                 if competitor.stays
-                else len(competitor.values) * competitor.epoch
+                else min(len(competitor.values), self.results.n_repetitions) * competitor.epoch
             )
-            for key, (decision, competitor) in self._own
+            for key, competitor in self._own
         )
 
     @property
     def n_epochs_to_confirm(self) -> int:
         """The epochs of the fresh repetitions that confirm its finalists."""
-        lengths = [self._n_folds(key) * competitor.num_epochs for key, (_, competitor) in self._own if competitor.stays]
+        lengths = [self._n_folds(key) * competitor.num_epochs for key, competitor in self._own if competitor.stays]
         return self.results.n_confirming * sum(lengths)
 
     @property
@@ -207,7 +214,7 @@ class RaceCourse:
         if self.results.folds:
             return None
         n = 0
-        for key, (_, competitor) in self._own:
+        for key, competitor in self._own:
             for trial in self.results.repetitions[key] if not competitor.stays else ():
                 curve = self.curves.get(f"{key}/{trial['repetition']}")
                 if curve is not None and len(curve.epochs) and trial["status"] not in FINAL:
@@ -216,7 +223,7 @@ class RaceCourse:
         return n
 
     @property
-    def _own(self) -> Iterator[tuple[str, tuple[DecisionFile, Competitor]]]:
+    def _own(self) -> Iterator[tuple[str, Competitor]]:
         return ((key, last) for key, last in self.last.items() if key not in self.guests)
 
     @cached_property

@@ -158,3 +158,36 @@ def test_a_longer_training_is_dropped_in_the_place_of_the_shorter_one(folder):
     results = Results.read(folder)
     assert by_key(results)["longer"]["dropped_val_distance_mm"] == 8.75
     assert [trial["status"] for trial in results.repetitions["longer"]] == ["dropped", "dropped"]
+
+
+def test_a_training_made_longer_twice_was_raced_by_those_that_it_replaced(tmp_path):
+    decisions = {
+        (0, 0): (1, {"short": ([9.0], "best"), "b": ([9.5], "best")}),
+        (0, 1): (3, {"medium": ([8.0], "behind"), "b": ([7.5], "best")}),
+    }
+    folder = write_race(
+        write_results(tmp_path, {"long": ({"lr": 1}, ["interrupted"]), "b": ({"lr": 2}, [5.0])}), decisions
+    )
+    content = experiment_json(folder)
+    content["stands_for"] = {"long": "medium", "medium": "short"}
+    folder.write_experiment(content)
+    results = Results.read(folder)
+    of_plan = [[c.key for c in decision.combinations if c.key in ("long", "b")] for decision in results.decisions]
+    assert of_plan == [["long", "b"], ["b", "long"]]
+    assert by_key(results)["long"]["dropped_epoch"] == 3
+    assert keys(results.ranked) == ["b"]
+
+
+def test_a_dropped_training_is_not_replaced_by_a_shorter_one_that_stayed(tmp_path):
+    decisions = {
+        (0, 0): (1, {"medium": ([9.0], "behind"), "short": ([9.5], "best")}),
+        (0, 1): (3, {"short": ([8.0], "best")}),
+    }
+    folder = write_race(write_results(tmp_path, {"long": ({"lr": 1}, ["interrupted"])}), decisions)
+    content = experiment_json(folder)
+    content["stands_for"] = {"long": "medium", "medium": "short"}
+    folder.write_experiment(content)
+    results = Results.read(folder)
+    named = [[competitor.key for competitor in decision.combinations] for decision in results.decisions]
+    assert named == [["medium", "long", "short"], ["short"]]
+    assert results.dropped.keys() == {"long"}

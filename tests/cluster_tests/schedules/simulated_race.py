@@ -10,9 +10,10 @@ from pathlib import Path
 
 from cluster.planning.identity import digest
 from cluster.planning.plan import Combination, TrialSpec
-from cluster.racing.decision_file import read_decisions
+from cluster.racing.decision_file import DecisionFile, read_decisions
 from cluster.racing.successive_halving import SuccessiveHalving
-from cluster.schedules.brackets import Bracket, Data, Entrant, open_brackets
+from cluster.schedules.brackets import Bracket, Data, Entrant
+from cluster.schedules.planned_brackets import open_brackets
 from cluster.schedules.race_schedule import RaceSchedule
 from cluster.schedules.schedule import Step
 from cluster.storage.file_names import FileNames
@@ -53,6 +54,10 @@ def made_up_curve(trial_id: str, n_epochs: int) -> list[float]:
     return [quality + shift + 10 / (1 + speed * epoch) + noise.gauss(0, 0.1) for epoch in range(1, n_epochs + 1)]
 
 
+class _KilledError(Exception):
+    """The driver was killed."""
+
+
 THIRDS = SuccessiveHalving(reduction_factor=3)
 """One in three combinations stays."""
 
@@ -86,6 +91,7 @@ class SimulatedRace:
     def __post_init__(self) -> None:
         self.folder = ExperimentFolder(Storage(self.root))
         self.num_epochs: dict[str, int] = {}  # by the key of a trained combination
+        self.n_decisions = math.inf
 
     def brackets(self) -> list[Bracket]:
         """The brackets as a new run finds them."""
@@ -101,7 +107,13 @@ class SimulatedRace:
         trials = [TrialSpec(one, repetition, 0) for repetition in range(self.n_repetitions) for one, _ in combinations]
         known = {trial.id for trial in trials}
         statuses = {trial_id: status for trial_id, status in self.statuses.items() if trial_id in known}
-        return RaceSchedule(self.brackets(), {trial.id: trial for trial in trials}, statuses, self.folder)
+        return RaceSchedule(
+            self.brackets(), {trial.id: trial for trial in trials}, statuses, self.folder, self._decided
+        )
+
+    def _decided(self, bracket: Bracket, decision: DecisionFile) -> None:
+        if len(self.decisions()) >= self.n_decisions:
+            raise _KilledError
 
     def run(
         self,
@@ -110,23 +122,30 @@ class SimulatedRace:
         *,
         seconds: Callable[[str], float] | None = None,
         stop_after: float = math.inf,
+        n_decisions: float = math.inf,
     ) -> RaceSchedule:
-        """Runs until nothing is left to train, or until `stop_after` steps have ended; then the workers are killed.
+        """Runs until nothing is left to train, or until all processes are killed.
 
         Args:
             n_workers: How many trials run at a time.
             seed: Draws the times that epochs take, and how far killed trials get.
             seconds: Returns how long an epoch of a trial takes; random by default.
-            stop_after: After how many steps the workers are killed.
+            stop_after: After how many steps they are killed.
+            n_decisions: With how many decisions on disk they are killed.
         """
         rng = random.Random(seed)
+        self.n_decisions = n_decisions
         schedule = self.schedule()
         running: list[tuple[float, int, Step]] = []
         now, n_started, n_ended, is_asked = 0.0, 0, 0, True
         while n_ended < stop_after:
             # Ray's executor does not ask again once everything was given out.
             while (is_asked := is_asked and not schedule.all_given) and len(running) < n_workers:
-                step = schedule.next()
+                try:
+                    step = schedule.next()
+                except _KilledError:
+                    stop_after = 0
+                    break
                 if step is None:
                     break
                 assert step.trial.id not in {other.trial.id for _, _, other in running}, "a trial is given twice"
@@ -136,7 +155,7 @@ class SimulatedRace:
                 of_epoch = rng.uniform(0.5, 2) if seconds is None else seconds(step.trial.id)
                 heapq.heappush(running, (now + of_epoch * max(n_epochs, 0.01), n_started, step))
                 n_started += 1
-            if not running:
+            if not running or not stop_after:
                 break
             now, _, step = heapq.heappop(running)
             schedule.ended(self._train(step))

@@ -8,7 +8,9 @@ import pytest
 
 from cluster.racing.decision_file import read_decisions
 from cluster.racing.successive_halving import SuccessiveHalving
-from cluster.schedules.brackets import Data, RaceError, open_brackets
+from cluster.schedules.brackets import Data
+from cluster.schedules.decision_checks import RaceError
+from cluster.schedules.planned_brackets import open_brackets, stands_for
 from cluster.schedules.race_plan import planned_rungs
 from cluster.storage.file_names import FileNames
 from tests.cluster_tests.schedules.simulated_race import DATA, SimulatedRace, entrant, entrants
@@ -150,6 +152,39 @@ class TestMoreEpochs:
         assert (second.n_combinations, second.epochs) == (4, (27, 27))
         assert (last.n_combinations, last.epochs) == (len(bracket.own_competing), (81, 81))
 
+    def test_twice_leave_the_earlier_rungs_as_they_were(self, race):
+        race.run(stop_after=26)
+        race.planned = {DATA: entrants(12, 81)}
+        race.run(n_decisions=2)
+        race.planned = {DATA: entrants(12, 243)}
+        (bracket,) = race.brackets()
+        first, second, last = planned_rungs(bracket)
+        assert (first.n_combinations, first.epochs) == (12, (3, 3))
+        assert (second.n_combinations, second.epochs) == (4, (27, 27))
+        assert (last.n_combinations, last.epochs) == (len(bracket.decisions[-1].stay), (243, 243))
+        chain = stands_for([bracket])
+        for short, medium, long in zip(entrants(12, 27), entrants(12, 81), entrants(12, 243), strict=True):
+            raced = medium in {competitor.key for competitor in bracket.decisions[1].combinations}
+            assert (chain[long], chain.get(medium)) == ((medium, short) if raced else (short, None))
+
+    def test_of_finalists_leave_them_guests_of_later_brackets(self, race):
+        race.run()
+        race.planned = {DATA: entrants(12, 81) | entrants(8, 81, start=12)}
+        race.run(n_decisions=3)
+        first, second = race.brackets()
+        assert second.entrants.keys() == names(8, 81, start=12)
+        assert second.guests == first.own_competing
+        assert second.guests
+
+    def test_of_ten_thousand_combinations_in_the_middle_of_a_race_are_found_at_once(self, tmp_path):
+        """In seconds: comparing each with all others took a minute."""
+        race = SimulatedRace(tmp_path / "race", {DATA: entrants(10_000)}, n_repetitions=1)
+        (bracket,) = race.brackets()
+        decision = bracket.decide({key: [float(i)] for i, key in enumerate(bracket.entrants)})
+        (longer,) = open_brackets({DATA: entrants(10_000, 81)}, [decision], race.rule, 1)
+        assert len(longer.own_competing) == len(decision.stay)
+        assert len(stands_for([longer])) == 10_000
+
     def test_that_change_the_course_open_a_new_bracket(self, race):
         race.run()
         before = race.decisions()
@@ -189,6 +224,17 @@ class TestFewerCombinations:
         assert before.items() <= race.decisions().items()
         assert list(race.brackets()[1].entrants) == [gone]
         assert gone in {one["key"] for one in json.loads(race.decisions()["val/1-0.json"])["combinations"]}
+
+    @pytest.mark.parametrize("n_workers", [1, 16])
+    def test_that_come_back_after_a_later_bracket_has_ended_change_nothing_there(self, race, n_workers):
+        race.run(stop_after=26)
+        race.planned = {DATA: entrants(8, start=12)}
+        race.run()
+        before = race.decisions()
+        race.planned = {DATA: entrants(20)}
+        race.run(n_workers)
+        assert race.decisions().keys() - before.keys() == {"val/0-1.json"}
+        assert before.items() <= race.decisions().items()
 
     def test_that_come_back_remain_dropped_if_they_were(self, race):
         race.run()

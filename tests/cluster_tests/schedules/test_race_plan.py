@@ -1,5 +1,7 @@
 """What the plan of a raced experiment says, and which races it warns of or refuses."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.optim import lr_scheduler
@@ -117,6 +119,31 @@ class TestAWarning:
         (warning,) = warnings_of({"solver_config.num_epochs": 2})
         assert warning.startswith("the race drops nothing: trainings of 2 epochs are too short for a first rung at")
 
+    def test_of_a_changed_rule_ignores_how_finalists_are_confirmed(self, small_experiment):
+        """Decisions do not depend on it."""
+
+        def stop(trial_id, report, model):
+            if list(small_experiment.folder.glob("race/*/0-0.json")):
+                raise KeyboardInterrupt
+
+        rule = SuccessiveHalving(min_epochs=1, min_finalists=1, confirm=2)
+        race = {"experiment_config.race": rule, "solver_config.num_epochs": 4, "experiment_config.n_repetitions": 1}
+        with pytest.raises(SystemExit):
+            small_experiment.run({**race, "solver_config.callbacks": [stop]}, LRS)
+        assert small_experiment.experiment(race, LRS).plan().warnings == []
+        changed = {**race, "experiment_config.race": replace(rule, reduction_factor=3)}
+        (warning,) = small_experiment.experiment(changed, LRS).plan().warnings
+        assert "continues with the rule of its first decision" in warning
+
+    def test_is_given_once_for_all_rounds_of_a_search(self, small_experiment):
+        short = {"experiment_config.race": SuccessiveHalving(min_epochs=9), "solver_config.num_epochs": 1}
+        search = {"experiment_config.search": Search("random", 16, round_size=4)}
+        small_experiment.run({**short, "experiment_config.search": Search("random", 12, round_size=4)}, OPTIONS)
+        plan = small_experiment.experiment({**short, **search}, OPTIONS).plan()
+        assert len(plan.races) == 3
+        assert sum("saves little" in warning for warning in plan.warnings) == 1
+        assert sum("drops nothing" in warning for warning in plan.warnings) == 1
+
 
 class TestAProblem:
     def test_is_the_training_set_size_as_an_option_reported_with_all_other_problems(self, small_experiment):
@@ -161,6 +188,8 @@ def test_where_a_race_stands_is_its_last_decision_or_its_first_rung(tmp_path):
     race.planned = {DATA: dict(list(entrants(20).items())[12:])}
     race.run()
     assert said().endswith(")")
+    race.planned = {DATA: entrants(20, 81)}
+    assert said().endswith("(lr 81)")
 
 
 def test_the_epochs_of_a_raced_search_include_those_of_rounds_that_are_still_to_be_proposed(small_experiment):

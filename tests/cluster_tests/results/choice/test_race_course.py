@@ -111,6 +111,25 @@ def test_over_folds_a_course_has_only_its_rungs_and_its_end_and_costs_all_folds(
     assert course.n_epochs_in_vain is None
 
 
+def test_over_folds_the_end_is_that_of_the_repetitions_that_decide_and_not_of_fresh_ones(tmp_path):
+    folder = write_fold_results(tmp_path, {0.1: [[10.0, 20.0], [6.0, 16.0]]}, [(300, 100), (100, 300)])
+    (kept,) = Results.read(folder).folds
+    write_race(folder, {(0, 0): (3, {kept: ([9.0], "best")})}, data="hands", n_rungs=2, confirm=1)
+    (course,) = courses(folder)
+    assert course.at_the_end(kept) == (300 * 9 + 100 * 5) / 400  # on the validation set, 1 mm less
+
+
+def test_repetitions_that_left_the_plan_are_left_out(tmp_path):
+    rule = SuccessiveHalving(reduction_factor=3)
+    folder, grid, replay = write_replayed_race(tmp_path / "race", drawn_curves(24), rule)
+    content = experiment_json(folder)
+    content["plan"]["seeds"].pop()
+    folder.write_experiment(content)
+    (course,) = courses(folder)
+    assert course.at_the_end(replay.winner) == pytest.approx(grid.best_mm[replay.winner][:2].mean(axis=0)[-1])
+    assert course.n_epochs_of_grid == 24 * 2 * 27
+
+
 def test_a_grid_has_no_course(tmp_path):
     folder, _, _ = write_replayed_race(tmp_path / "race", drawn_curves(6), SuccessiveHalving(reduction_factor=3))
     content = experiment_json(folder)

@@ -1,0 +1,206 @@
+"""The brackets of a plan: the one in which each planned combination competes, given the decisions so far.
+
+A combination that differs from an earlier one only in training longer is not new: it takes the place of the shorter
+one. All others that no decision names compete in a new bracket.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import groupby, pairwise
+
+from cluster.racing.decision_file import Competitor, DecisionFile
+from cluster.racing.successive_halving import SuccessiveHalving
+from cluster.schedules.brackets import Bracket, Data, Entrant
+from cluster.schedules.decision_checks import Competing, RaceError, check_bracket, rule_of
+
+
+def open_brackets(
+    entrants: Mapping[Data, Mapping[str, Entrant]],
+    decisions: Sequence[DecisionFile],
+    rule: SuccessiveHalving,
+    n_repetitions: int,
+    round_size: int | None = None,
+) -> list[Bracket]:
+    """Returns the brackets of a plan, with the decisions made so far.
+
+    Args:
+        entrants: For each validation data, the planned combinations by key, in order.
+        decisions: All decisions so far, in order.
+        rule: The rule for brackets that have decided nothing yet; the others keep theirs.
+        n_repetitions: The planned repetitions.
+        round_size: How many combinations a round of a search proposes; each round is a bracket. None without a search.
+
+    Raises:
+        RaceError: If decisions are missing or contradict each other.
+    """
+    brackets = []
+    for data, planned in entrants.items():
+        made = [decision for decision in decisions if (decision.data, decision.size) == data]
+        known, finalists = list[Bracket](), Competing()
+        for number, group in groupby(made, lambda decision: decision.bracket):
+            of_bracket = list(group)
+            if number != len(known):
+                raise RaceError.of(of_bracket[0].path, f"the decisions of bracket {len(known)} are missing")
+            check_bracket(of_bracket, finalists)
+            finalists.add(of_bracket[-1].stay)
+            known.append(_decided_bracket(data, of_bracket, list(known), n_planned=n_repetitions, n_fresh=rule.confirm))
+        new = _placed(planned, known, is_search=round_size is not None)
+        for of_round in [planned] if round_size is None else _rounds(planned, round_size):
+            _add_bracket(known, data, {k: new[k] for k in of_round if k in new}, rule, n_repetitions)
+        brackets += known
+    return brackets
+
+
+def _rounds(planned: Mapping[str, Entrant], size: int) -> list[dict[str, Entrant]]:
+    items = list(planned.items())
+    return [dict(items[start : start + size]) for start in range(0, len(items), size)]
+
+
+def add_round(
+    brackets: list[Bracket],
+    data: Data,
+    entrants: Mapping[str, Entrant],
+    rule: SuccessiveHalving,
+    n_repetitions: int,
+) -> None:
+    """Adds a round of a search: combinations to the brackets that have decided about them, others to a new bracket.
+
+    Args:
+        brackets: All brackets of this data; a new one is appended.
+        data: The validation data.
+        entrants: The combinations, by key.
+        rule: The rule of a new bracket.
+        n_repetitions: The planned repetitions.
+    """
+    new = _placed(entrants, [bracket for bracket in brackets if bracket.decisions], is_search=True)
+    _add_bracket(brackets, data, new, rule, n_repetitions)
+
+
+def _add_bracket(
+    brackets: list[Bracket], data: Data, entrants: dict[str, Entrant], rule: SuccessiveHalving, n_repetitions: int
+) -> None:
+    """Appends a bracket that has decided nothing, if it has entrants."""
+    if not entrants:
+        return
+    bracket = Bracket(
+        data=data,
+        number=sum(bracket.n_rungs > 1 for bracket in brackets),  # others have no decisions on disk
+        rule=rule,
+        n_rungs=rule.n_rungs(min(entrant.num_epochs for entrant in entrants.values())),
+        n_repetitions=n_repetitions,
+        n_planned=n_repetitions,
+        n_fresh=rule.confirm,
+        entrants=entrants,
+        earlier=tuple(brackets),
+    )
+    brackets.append(bracket)
+
+
+def _decided_bracket(
+    data: Data, made: list[DecisionFile], earlier: list[Bracket], *, n_planned: int, n_fresh: int
+) -> Bracket:
+    """Returns a bracket that has made decisions, without its entrants."""
+    first = made[0]
+    return Bracket(
+        data=data,
+        number=first.bracket,
+        rule=rule_of(first),
+        n_rungs=first.n_rungs,
+        n_repetitions=first.n_repetitions,
+        n_planned=n_planned,
+        n_fresh=n_fresh,
+        entrants={},
+        earlier=earlier,
+        decisions=made,
+    )
+
+
+def _placed(planned: Mapping[str, Entrant], known: Sequence[Bracket], *, is_search: bool) -> dict[str, Entrant]:
+    """Assigns planned combinations to the brackets that have decided about them; returns the new ones.
+
+    A search cannot be continued with more epochs, so its combinations of different lengths are different ones.
+    """
+    owner: dict[str, tuple[Bracket, Competitor]] = {}
+    shortest: dict[str, float] = {}  # in earlier brackets, by course
+    for bracket in known:
+        last = {competitor.key for competitor in bracket.decisions[-1].combinations}
+        own = []
+        for competitor in _last_standings(bracket).values():
+            # If one stayed but is missing from the next decision, it was not planned then. Planned again, it is new.
+            is_known = competitor.key in last or not competitor.stays
+            # Longer trainings of earlier combinations are guests, as those with the key of an earlier one.
+            is_guest = not is_search and competitor.num_epochs > shortest.get(competitor.course, math.inf)
+            if is_known and not is_guest and competitor.key not in owner:
+                owner[competitor.key] = bracket, competitor
+                own.append(competitor)
+        for competitor in own:
+            shortest[competitor.course] = min(competitor.num_epochs, shortest.get(competitor.course, math.inf))
+    new = {}
+    for key, entrant in planned.items():
+        if key in owner:
+            owner[key][0].entrants[key] = entrant
+        else:
+            new[key] = entrant
+    if is_search:
+        return new
+    if owner and new:
+        lengths: dict[str, dict[int, str]] = defaultdict(dict)  # by course, the key for each number of epochs
+        for key, (_, competitor) in owner.items():
+            lengths[competitor.course][competitor.num_epochs] = key
+        for key, entrant in list(new.items()):
+            shorter = [epochs for epochs in lengths.get(entrant.course, ()) if epochs < entrant.num_epochs]
+            if shorter:
+                owner[lengths[entrant.course][max(shorter)]][0].entrants[key] = new.pop(key)
+    for bracket in known:
+        _find_shorter(bracket)
+    return new
+
+
+def _find_shorter(bracket: Bracket) -> None:
+    """Finds the entrants that take the place of a shorter training: those that the first decision does not name."""
+    of_rungs = [{competitor.key: competitor for competitor in d.combinations} for d in bracket.decisions]
+    longer = [entrant for key, entrant in bracket.entrants.items() if key not in of_rungs[0]]
+    if not longer:
+        return
+    by_course: list[dict[str, list[Competitor]]] = [defaultdict(list) for _ in of_rungs]
+    for of_rung, courses in zip(of_rungs, by_course, strict=True):
+        for competitor in of_rung.values():
+            courses[competitor.course].append(competitor)
+    for entrant in longer:
+        taken: list[Competitor] = []
+        for of_rung, courses in zip(of_rungs, by_course, strict=True):
+            if entrant.key in of_rung:
+                break
+            # A longer one that was dropped is not followed by a shorter one that stayed.
+            at_least = taken[-1].num_epochs if taken else 0
+            fitting = [c for c in courses.get(entrant.course, ()) if at_least <= c.num_epochs < entrant.num_epochs]
+            taken += [max(fitting, key=lambda competitor: competitor.num_epochs)] if fitting else taken[-1:]
+        bracket.shorter[entrant.key] = [competitor.key for competitor in taken]
+
+
+def stands_for(brackets: Sequence[Bracket]) -> dict[str, str]:
+    """Returns the key of the training that decisions name in place of a longer one, by the latter's key.
+
+    A training that was made longer several times has a chain of shorter ones. Later brackets name it as a guest with
+    the length that it had at that time.
+    """
+    found: dict[str, str] = {}
+    if not any(bracket.shorter for bracket in brackets):
+        return found
+    lengths: dict[tuple[Data, str], dict[int, str]] = defaultdict(dict)  # by data and course, a key for each length
+    for bracket in reversed(brackets):
+        for decision in bracket.decisions:
+            for competitor in decision.combinations:
+                lengths[bracket.data, competitor.course][competitor.num_epochs] = competitor.key
+        for key in bracket.shorter:
+            entrant = bracket.entrants[key]
+            known = lengths[bracket.data, entrant.course]
+            shorter = [known[epochs] for epochs in sorted(known, reverse=True) if epochs < entrant.num_epochs]
+            found |= pairwise([key, *shorter])
+    return found
+
+
+def _last_standings(bracket: Bracket) -> dict[str, Competitor]:
+    """Returns the last decision about each combination, by key."""
+    return {competitor.key: competitor for decision in bracket.decisions for competitor in decision.combinations}
