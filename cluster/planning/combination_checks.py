@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 
 import torch
 from torch.optim import lr_scheduler
@@ -305,15 +304,15 @@ def _unused_in_closed_form(path: str, nothing: object, model: type[torch.nn.Modu
 def _try_optimizer(hyperparams: Hyperparams, model: torch.nn.Module, inputs: Inputs) -> torch.optim.Optimizer:
     """Builds the optimizer; the first of its class for a model gets all parameters and takes a step."""
 
-    def build(model: torch.nn.Module) -> torch.optim.Optimizer:
+    def build(parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
         is_first = key not in inputs.tried
         # The class accepts the parameters; what is new is its arguments. To check these, one parameter is enough for an
         # optimizer of torch, which has one group of parameters. Others may make groups, which a scheduler may count.
         n_parameters = 1 if not is_first and builders.is_of_torch(kind) else None
-        optimizer = builders.build_checked_optimizer(hyperparams, islice(model.parameters(), n_parameters))
+        optimizer = builders.build_checked_optimizer(hyperparams, parameters[:n_parameters])
         assert optimizer is not None
         if is_first:
-            for parameter in model.parameters():
+            for parameter in parameters:
                 parameter.grad = torch.zeros_like(parameter)
             with suppress(AssertionError):  # torch's optimizers raise it for settings that need a GPU
                 optimizer.step(lambda: 0.0)  # LBFGS asks for the loss
@@ -322,12 +321,13 @@ def _try_optimizer(hyperparams: Hyperparams, model: torch.nn.Module, inputs: Inp
     assert hyperparams.optimizer is not None
     kind, key = hyperparams.optimizer, (hyperparams.optimizer, model)
     built: torch.optim.Optimizer | None = None
+    parameters = list(model.parameters())
     if key in inputs.tried:
         with suppress(Exception):  # it may need real tensors, as models may; if it fails with them too, that counts
-            built = build(model)
+            built = build(parameters)
     if built is None:
-        # A step on the meta device would import torch.compile, see `build_checked_optimizer`.
-        built = build(copy.deepcopy(model).to_empty(device="cpu"))
+        # A step on the meta device would import torch.compile, see `build_checked_optimizer`, and `to_empty` sympy.
+        built = build([torch.nn.Parameter(torch.empty(p.shape, dtype=p.dtype), p.requires_grad) for p in parameters])
     inputs.tried.add(key)
     return built
 
