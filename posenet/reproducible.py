@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -34,8 +35,7 @@ def reproducible_process(*, threads: int, deterministic: bool, matmul_precision:
     before = (
         torch.get_num_threads(),
         torch.get_default_dtype(),
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.get_deterministic_debug_mode(),
         _memory.fill_uninitialized_memory,
         _Precision.now(),
         random_state(torch.device("cpu")),
@@ -45,19 +45,30 @@ def reproducible_process(*, threads: int, deterministic: bool, matmul_precision:
     try:
         torch.set_num_threads(threads)
         torch.set_default_dtype(torch.float32)
-        torch.use_deterministic_algorithms(deterministic)
+        _set_deterministic(2 if deterministic else 0)
         # Filling new memory only guards against reading uninitialised values; it costs time and changes no results.
         _memory.fill_uninitialized_memory = False
         _Precision.set(matmul_precision)
         yield
     finally:
-        n_threads, dtype, algorithms, warn_only, fill, precision, state = before
+        n_threads, dtype, deterministic_mode, fill, precision, state = before
         torch.set_num_threads(n_threads)
         torch.set_default_dtype(dtype)
-        torch.use_deterministic_algorithms(algorithms, warn_only=warn_only)
+        _set_deterministic(deterministic_mode)
         _memory.fill_uninitialized_memory = fill
         precision.restore()
         set_random_state(state, torch.device("cpu"))
+
+
+def _set_deterministic(mode: int) -> None:
+    """Sets a mode of `torch.set_deterministic_debug_mode`, also for models that use torch.compile.
+
+    `torch.use_deterministic_algorithms` would import torch.compile, which takes as long as the import of torch.
+    """
+    torch.set_deterministic_debug_mode(mode)
+    os.environ["TORCHINDUCTOR_DETERMINISTIC"] = "1" if mode else "0"  # read by torch.compile when it is imported
+    if "torch._inductor.config" in sys.modules:
+        sys.modules["torch._inductor.config"].deterministic = bool(mode)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from inspect import Parameter as ConstructorParameter
 from inspect import signature, unwrap
@@ -55,13 +54,15 @@ def build_optimizer(hyperparams: Hyperparams, parameters: Iterable[Parameter]) -
     """Returns a new optimizer over a model's parameters; None for a model that is fitted in closed form.
 
     Torch's own optimizers use their fused implementation if they have one for the parameters and arguments. An argument
-    `fused` or `foreach` takes precedence.
+    `fused` or `foreach` takes precedence. They do the same as torch's, but do not import torch.compile at their first
+    use, which takes as long as the import of torch.
     """
-    if hyperparams.optimizer is None:
+    kind: Any = hyperparams.optimizer
+    if kind is None:
         return None
     given, trained = hyperparams.optimizer_args, list(parameters)
-    fused = {"fused": True} if _has_fused(hyperparams.optimizer, given, trained) else {}
-    return hyperparams.optimizer(trained, **{**given, **fused})
+    fused = {"fused": True} if _has_fused(kind, given, trained) else {}
+    return (_uncompiled(kind) if is_of_torch(kind) else kind)(trained, **{**given, **fused})
 
 
 def _has_fused(kind: Callable[..., Any], given: Mapping[str, Any], parameters: Sequence[Parameter]) -> bool:
@@ -76,18 +77,6 @@ def _has_fused(kind: Callable[..., Any], given: Mapping[str, Any], parameters: S
     )
 
 
-def build_checked_optimizer(hyperparams: Hyperparams, parameters: Iterable[Parameter]) -> torch.optim.Optimizer | None:
-    """Returns an optimizer that behaves like that of `build_optimizer`, for a check of settings before a run.
-
-    Those of torch import torch.compile at their first use, which takes as long as the import of torch. This one does
-    not, so a process that trains nothing never imports it.
-    """
-    kind: Any = hyperparams.optimizer
-    if kind is not None and is_of_torch(kind):
-        hyperparams = replace(hyperparams, optimizer=_uncompiled(kind))
-    return build_optimizer(hyperparams, parameters)
-
-
 @lru_cache
 def _uncompiled(kind: Any) -> type[torch.optim.Optimizer]:
     """Returns a subclass of an optimizer of torch without the decorators that import torch.compile."""
@@ -97,8 +86,9 @@ def _uncompiled(kind: Any) -> type[torch.optim.Optimizer]:
         with torch.set_grad_enabled(self.defaults.get("differentiable", False)):  # as the decorators do
             return plain_step(self, closure)
 
-    members = {"__module__": kind.__module__, "add_param_group": unwrap(kind.add_param_group), "step": step}
-    return type(kind.__name__, (kind,), members)
+    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    plain = {name: unwrap(getattr(kind, name)) for name in names}
+    return type(kind.__name__, (kind,), {"__module__": kind.__module__, "step": step, **plain})
 
 
 def build_scheduler(

@@ -309,7 +309,7 @@ def _try_optimizer(hyperparams: Hyperparams, model: torch.nn.Module, inputs: Inp
         # The class accepts the parameters; what is new is its arguments. To check these, one parameter is enough for an
         # optimizer of torch, which has one group of parameters. Others may make groups, which a scheduler may count.
         n_parameters = 1 if not is_first and builders.is_of_torch(kind) else None
-        optimizer = builders.build_checked_optimizer(hyperparams, parameters[:n_parameters])
+        optimizer = builders.build_optimizer(hyperparams, parameters[:n_parameters])
         assert optimizer is not None
         if is_first:
             for parameter in parameters:
@@ -326,7 +326,7 @@ def _try_optimizer(hyperparams: Hyperparams, model: torch.nn.Module, inputs: Inp
         with suppress(Exception):  # it may need real tensors, as models may; if it fails with them too, that counts
             built = build(parameters)
     if built is None:
-        # A step on the meta device would import torch.compile, see `build_checked_optimizer`, and `to_empty` sympy.
+        # A step on the meta device would import torch.compile, and `to_empty` sympy.
         built = build([torch.nn.Parameter(torch.empty(p.shape, dtype=p.dtype), p.requires_grad) for p in parameters])
     inputs.tried.add(key)
     return built

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from tabulate import tabulate
 
-from cluster.planning.builders import build_checked_optimizer, build_scheduler
+from cluster.planning.builders import build_optimizer, build_scheduler
 from cluster.planning.combination_checks import MAX_STEPS
 from cluster.planning.config import Problem, Settings
 from cluster.planning.inputs import Inputs, SetKey
@@ -320,7 +320,7 @@ def _epoch_of_highest_rate(settings: Settings) -> int:
     hyperparams = copy.deepcopy(settings.hyperparams)
     parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((1,), (1, 1))]
     try:
-        optimizer = build_checked_optimizer(hyperparams, parameters)
+        optimizer = build_optimizer(hyperparams, parameters)
         scheduler = build_scheduler(hyperparams, optimizer)
     except Exception:
         return 0  # an optimizer of the user's may want other parameters, and the rate only matters for a warning

@@ -1,6 +1,8 @@
 import io
 import os
 import random
+import subprocess
+import sys
 from typing import ClassVar
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import torch
 
 from posenet.reproducible import current_gpu, random_state, reproducible_process, seed_process, set_random_state
-from tests.support import global_random_states, same_bits
+from tests.support import ROOT, global_random_states, same_bits
 
 CPU = torch.device("cpu")
 
@@ -76,6 +78,19 @@ class TestReproducibleProcess:
             "matmul_precision": matmul_precision,
             "tf32 of convolutions": matmul_precision != "highest",
         }
+
+    def test_makes_models_that_are_compiled_deterministic_too(self):
+        """In a process of its own, since it imports the compiler, which otherwise no training does."""
+        code = """if True:
+            from posenet.reproducible import reproducible_process
+
+            for deterministic in (True, False, True):
+                with reproducible_process(threads=1, deterministic=deterministic, matmul_precision="highest"):
+                    from torch._inductor import config
+
+                    assert config.deterministic == deterministic
+            assert not config.deterministic"""
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
     def unusual_process(self, deterministic, warn_only):
         torch.set_num_threads(2)
