@@ -115,8 +115,8 @@ class ExperimentFile:
         plan: The planned trials.
         data: The datasets that the run read.
         separations: How far sets are from training sets, each as the run wrote it.
-        stands_for: In a race, the key of the shorter training that decisions name in place of a longer one, by the
-            longer one's key.
+        stands_for: In a race, the key of the next shorter training that decisions name in place of a longer one, by
+            the longer one's key.
         n_not_proposed: How many combinations a search still has to propose.
         run_of_0_4_0: The last run, by its id, if version 0.4.0 wrote the file: later versions write it to `runs/`.
         problems: What is in the file but not valid: for each field a text that begins with its name.
