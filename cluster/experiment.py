@@ -322,7 +322,7 @@ class Experiment:
             hint = did_you_mean(executor, get_args(ExecutorName))
             raise ConfigError([Problem("run(executor=…)", f"there is no executor {executor!r}{hint}")])
         chosen = Executor.of(executor, address, wait_for_nodes=wait_for_nodes)
-        # At its end, Python looks for garbage among all objects several times, which takes a third of a second with torch.
+        # At its end, Python looks for garbage among all objects several times: a third of a second with torch.
         atexit.unregister(gc.freeze)  # of an earlier run
         atexit.register(gc.freeze)
         try:

@@ -42,6 +42,7 @@ from ray._private.accelerators import get_accelerator_manager_for_resource  # no
 from ray._private.authentication.authentication_token_setup import (  # noqa: E402
     maybe_enable_token_auth_if_token_available,
 )
+from ray._private.node import Node  # noqa: E402
 from ray._private.ray_logging import global_worker_stdstream_dispatcher  # noqa: E402
 from ray._private.services import canonicalize_bootstrap_address_or_die  # noqa: E402
 from ray._raylet import Config, GcsClient  # type: ignore[attr-defined] # noqa: E402
@@ -78,6 +79,7 @@ def embedded(placement: Placement) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(_auth_mode_kept())
         stack.enter_context(_loopback_only())
+        stack.enter_context(_only_needed_processes())
         stack.enter_context(_shown(placement.gpus))
         try:
             _start(
@@ -213,6 +215,23 @@ def _loopback_only() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _only_needed_processes() -> Iterator[None]:
+    """Makes a Ray that starts in the block have no autoscaler, API server and log monitor.
+
+    It has one node, `include_dashboard=False` only hides the dashboard, and nothing reads its logs. Each of the three
+    is a Python process, which takes a second of a processor and 100 MB.
+    """
+    before = {name: getattr(Node, name) for name in ("start_monitor", "start_api_server", "start_log_monitor")}
+    for name in before:
+        setattr(Node, name, lambda node, *arguments, **named: None)
+    try:
+        yield
+    finally:
+        for name, start in before.items():
+            setattr(Node, name, start)
 
 
 def _private_folder() -> str:
