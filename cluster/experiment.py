@@ -1,7 +1,5 @@
 """The user's handle: three dicts, options, `run()`."""
 
-import atexit
-import gc
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -322,9 +320,6 @@ class Experiment:
             hint = did_you_mean(executor, get_args(ExecutorName))
             raise ConfigError([Problem("run(executor=…)", f"there is no executor {executor!r}{hint}")])
         chosen = Executor.of(executor, address, wait_for_nodes=wait_for_nodes)
-        # At its end, Python looks for garbage among all objects several times: a third of a second with torch.
-        atexit.unregister(gc.freeze)  # of an earlier run
-        atexit.register(gc.freeze)
         try:
             with chosen.signals.sigterm_noted(), chosen.closing:
                 return self._run(chosen)
@@ -427,9 +422,11 @@ class Experiment:
                 say(plan, sys.stderr)
                 if not any_left:
                     # A race of a finished grid does not begin; one that has begun ends, whatever trained its trials.
-                    if any(bracket.decisions for bracket in brackets):
-                        race = RaceSchedule(brackets, {one.id: one for one in plan.trials}, plan.statuses, self.folder)
-                        race.decide()
+                    begun = {bracket.data for bracket in brackets if bracket.decisions}
+                    if begun:
+                        raced = [bracket for bracket in brackets if bracket.data in begun]
+                        trials = {trial.id: trial for trial in plan.trials}
+                        RaceSchedule(raced, trials, plan.statuses, self.folder).decide()
                     return RunEnd("complete"), plan
                 progress = Progress.of(plan, self.space, distances_mm)
                 monitor = Monitor(

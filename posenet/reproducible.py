@@ -15,6 +15,9 @@ _memory: Any = torch.utils.deterministic  # its one attribute has no declared ty
 
 T = TypeVar("T")
 
+_COMPILER_IS_DETERMINISTIC = "TORCHINDUCTOR_DETERMINISTIC"
+"""The variable that torch.compile reads when it is imported."""
+
 # What torch computes with float32 numbers, each with its own precision.
 _backends: Any = torch.backends  # not all of its attributes have declared types
 _MATMULS = (_backends.cuda.matmul, _backends.mkldnn.matmul)
@@ -36,6 +39,7 @@ def reproducible_process(*, threads: int, deterministic: bool, matmul_precision:
         torch.get_num_threads(),
         torch.get_default_dtype(),
         torch.get_deterministic_debug_mode(),
+        os.environ.get(_COMPILER_IS_DETERMINISTIC),
         _memory.fill_uninitialized_memory,
         _Precision.now(),
         random_state(torch.device("cpu")),
@@ -51,10 +55,14 @@ def reproducible_process(*, threads: int, deterministic: bool, matmul_precision:
         _Precision.set(matmul_precision)
         yield
     finally:
-        n_threads, dtype, deterministic_mode, fill, precision, state = before
+        n_threads, dtype, deterministic_mode, of_compiler, fill, precision, state = before
         torch.set_num_threads(n_threads)
         torch.set_default_dtype(dtype)
         _set_deterministic(deterministic_mode)
+        if of_compiler is None:
+            del os.environ[_COMPILER_IS_DETERMINISTIC]
+        else:
+            os.environ[_COMPILER_IS_DETERMINISTIC] = of_compiler
         _memory.fill_uninitialized_memory = fill
         precision.restore()
         set_random_state(state, torch.device("cpu"))
@@ -66,7 +74,7 @@ def _set_deterministic(mode: int) -> None:
     `torch.use_deterministic_algorithms` would import torch.compile, which takes as long as the import of torch.
     """
     torch.set_deterministic_debug_mode(mode)
-    os.environ["TORCHINDUCTOR_DETERMINISTIC"] = "1" if mode else "0"  # read by torch.compile when it is imported
+    os.environ[_COMPILER_IS_DETERMINISTIC] = "1" if mode else "0"
     if "torch._inductor.config" in sys.modules:
         sys.modules["torch._inductor.config"].deterministic = bool(mode)  # type: ignore[attr-defined]
 

@@ -45,6 +45,7 @@ from ray._private.authentication.authentication_token_setup import (  # noqa: E4
 from ray._private.node import Node  # noqa: E402
 from ray._private.ray_logging import global_worker_stdstream_dispatcher  # noqa: E402
 from ray._private.services import canonicalize_bootstrap_address_or_die  # noqa: E402
+from ray._private.utils import get_dashboard_dependency_error  # noqa: E402
 from ray._raylet import Config, GcsClient  # type: ignore[attr-defined] # noqa: E402
 
 # It warns that a token is required, which is intended.
@@ -224,7 +225,10 @@ def _only_needed_processes() -> Iterator[None]:
     It has one node, `include_dashboard=False` only hides the dashboard, and nothing reads its logs. Each of the three
     is a Python process, which takes a second of a processor and 100 MB.
     """
-    before = {name: getattr(Node, name) for name in ("start_monitor", "start_api_server", "start_log_monitor")}
+    names = ["start_monitor", "start_log_monitor"]
+    if get_dashboard_dependency_error() is not None:  # with ray[default], another process keeps looking for the server
+        names.append("start_api_server")
+    before = {name: getattr(Node, name) for name in names}
     for name in before:
         setattr(Node, name, lambda node, *arguments, **named: None)
     try:

@@ -47,7 +47,7 @@ def takes_skeleton(kind: type[torch.nn.Module]) -> bool:
 
 def is_of_torch(kind: Callable[..., Any]) -> bool:
     """Returns whether an optimizer or scheduler is one of torch's."""
-    return kind.__module__.startswith("torch.optim.")
+    return f"{kind.__module__}.".startswith("torch.optim.")
 
 
 def build_optimizer(hyperparams: Hyperparams, parameters: Iterable[Parameter]) -> torch.optim.Optimizer | None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, groupby
+from itertools import chain
 from typing import NamedTuple
 
 from cluster.racing.decision_file import Competitor, DecisionFile, Reason
@@ -80,26 +80,23 @@ def for_longer(
         stands_for: The key of the next shorter training, by the key of the longer one.
         num_epochs: The epochs of longer trainings, by key, as far as they are known.
     """
-    chains = {key: _shorter(key, stands_for) for key in stands_for}
+    chains = {key: [key, *_shorter(key, stands_for)] for key in stands_for}
     if not chains:
         return list(decisions)
     found = []
-    for _, of_bracket in groupby(decisions, lambda decision: decision.order[:3]):
-        # A longer one that was dropped is not followed by a shorter one that stayed.
-        lengths = {key: len(shorter_keys) for key, shorter_keys in chains.items()}
-        for decision in of_bracket:
-            competitors = {competitor.key: competitor for competitor in decision.combinations}
-            longer: dict[str, list[Competitor]] = {key: [competitor] for key, competitor in competitors.items()}
-            for key, shorter_keys in chains.items():
-                names = (key, *shorter_keys[: lengths[key]])
-                place = next((place for place, name in enumerate(names) if name in competitors), None)
-                if place is not None:
-                    lengths[key] = place
-                if place:
-                    shorter = competitors[names[place]]
-                    epochs = num_epochs.get(key, shorter.num_epochs)
-                    longer[shorter.key].append(replace(shorter, key=key, num_epochs=epochs))
-            found.append(replace(decision, combinations=list(chain.from_iterable(longer.values()))))
+    for decision in decisions:
+        competitors = {competitor.key: competitor for competitor in decision.combinations}
+        longer: dict[str, list[Competitor]] = {key: [competitor] for key, competitor in competitors.items()}
+        for key, names in list(chains.items()):
+            known = next((competitors[name] for name in names if name in competitors), None)
+            if known is None:
+                continue
+            if known.key != key:
+                epochs = num_epochs.get(key, known.num_epochs)
+                longer[known.key].append(replace(known, key=key, num_epochs=epochs))
+            if not known.stays:
+                del chains[key]  # no shorter one that stays takes its place
+        found.append(replace(decision, combinations=list(chain.from_iterable(longer.values()))))
     return found
 
 

@@ -158,25 +158,26 @@ def _placed(planned: Mapping[str, Entrant], known: Sequence[Bracket], *, is_sear
 
 
 def _find_shorter(bracket: Bracket) -> None:
-    """Finds the entrants that take the place of a shorter training: those that the first decision does not name."""
+    """Finds the entrants that take the place of a shorter training, where decisions do not name them."""
     of_rungs = [{competitor.key: competitor for competitor in d.combinations} for d in bracket.decisions]
-    longer = [entrant for key, entrant in bracket.entrants.items() if key not in of_rungs[0]]
-    if not longer:
-        return
     by_course: list[dict[str, list[Competitor]]] = [defaultdict(list) for _ in of_rungs]
     for of_rung, courses in zip(of_rungs, by_course, strict=True):
         for competitor in of_rung.values():
             courses[competitor.course].append(competitor)
-    for entrant in longer:
-        taken: list[Competitor] = []
+    for key, entrant in bracket.entrants.items():
+        names = []
         for of_rung, courses in zip(of_rungs, by_course, strict=True):
-            if entrant.key in of_rung:
+            named = of_rung.get(key)
+            if named is None:
+                shorter = [c for c in courses.get(entrant.course, ()) if c.num_epochs < entrant.num_epochs]
+                named = max(shorter, key=lambda competitor: competitor.num_epochs, default=None)
+            if named is None:
                 break
-            # A longer one that was dropped is not followed by a shorter one that stayed.
-            at_least = taken[-1].num_epochs if taken else 0
-            fitting = [c for c in courses.get(entrant.course, ()) if at_least <= c.num_epochs < entrant.num_epochs]
-            taken += [max(fitting, key=lambda competitor: competitor.num_epochs)] if fitting else taken[-1:]
-        bracket.shorter[entrant.key] = [competitor.key for competitor in taken]
+            names.append(named.key)
+            if not named.stays:
+                break
+        if any(name != key for name in names):
+            bracket.shorter[key] = names
 
 
 def stands_for(brackets: Sequence[Bracket]) -> dict[str, str]:
