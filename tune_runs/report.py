@@ -19,7 +19,6 @@ For tab completion in bash, run eval "$(register-python-argcomplete posetune)".
 """
 
 import argparse
-import atexit
 import gc
 import importlib
 import os
@@ -451,7 +450,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The rows of ten thousand trials are a million objects that live until the end: with Python's threshold, a tenth of
     # the time is spent looking through them for garbage.
     gc.set_threshold(100_000)
-    atexit.register(gc.freeze)  # and Python's last search for garbage takes longer than all others
     command_line = parser(__doc__ or "", COMMANDS)
     argcomplete.autocomplete(command_line)
     args = command_line.parse_args(_with_sort_joined(sys.argv[1:] if arguments is None else arguments))

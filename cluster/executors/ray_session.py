@@ -79,8 +79,11 @@ def embedded(placement: Placement) -> Iterator[None]:
     folder = _private_folder()
     with ExitStack() as stack:
         stack.enter_context(_auth_mode_kept())
-        stack.enter_context(_loopback_only())
-        stack.enter_context(_only_needed_processes())
+        # Makes it listen only on the loopback interface. Ray has this switch for systems whose firewall would ask; an
+        # address argument would be replaced.
+        stack.enter_context(_replaced(ray_constants, "ENABLE_RAY_CLUSTER", False))
+        for name in _unneeded_processes():
+            stack.enter_context(_replaced(Node, name, lambda node, *arguments, **named: None))
         stack.enter_context(_shown(placement.gpus))
         try:
             _start(
@@ -206,36 +209,27 @@ def _start(**how: Any) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-@contextmanager
-def _loopback_only() -> Iterator[None]:
-    """Makes a Ray that starts in the block listen only on the loopback interface."""
-    # Ray has this switch for systems whose firewall would ask. An address argument would be replaced.
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
+def _unneeded_processes() -> list[str]:
+    """Returns the methods of Ray's `Node` that start processes which a Ray for one run does not need.
 
-
-@contextmanager
-def _only_needed_processes() -> Iterator[None]:
-    """Makes a Ray that starts in the block have no autoscaler, API server and log monitor.
-
-    It has one node, `include_dashboard=False` only hides the dashboard, and nothing reads its logs. Each of the three
-    is a Python process, which takes a second of a processor and 100 MB.
+    It has one node, so it needs no autoscaler; nothing reads its logs; and `include_dashboard=False` only hides the
+    dashboard. Each of the three is a Python process, which takes a second of a processor and 100 MB.
     """
     names = ["start_monitor", "start_log_monitor"]
     if get_dashboard_dependency_error() is not None:  # with ray[default], another process keeps looking for the server
         names.append("start_api_server")
-    before = {name: getattr(Node, name) for name in names}
-    for name in before:
-        setattr(Node, name, lambda node, *arguments, **named: None)
+    return names
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Replaces an attribute of Ray for the block."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        for name, start in before.items():
-            setattr(Node, name, start)
+        setattr(owner, name, before)
 
 
 def _private_folder() -> str:

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
@@ -101,7 +102,7 @@ class DecisionFile:
         if problems or missing:
             raise ValueError(problems[0] if problems else f"{missing[0]} is missing")
         decision = cls(**{"size": None, **valid})
-        if len({competitor.key for competitor in decision.combinations}) < len(decision.combinations):
+        if len(decision.by_key) < len(decision.combinations):
             raise ValueError("combinations has a key twice")
         if len({len(competitor.values) for competitor in decision.combinations}) > 1:
             raise ValueError("combinations have different numbers of values")
@@ -125,6 +126,11 @@ class DecisionFile:
     def order(self) -> tuple[str, int, int, int]:
         """The sort key of a decision: by bracket, and then in the order in which they were made."""
         return self.data, self.size or 0, self.bracket, self.rung
+
+    @cached_property
+    def by_key(self) -> dict[str, Competitor]:
+        """The combinations by key, the best first."""
+        return {competitor.key: competitor for competitor in self.combinations}
 
     @property
     def stay(self) -> list[Competitor]:

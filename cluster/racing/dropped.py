@@ -85,10 +85,9 @@ def for_longer(
         return list(decisions)
     found = []
     for decision in decisions:
-        competitors = {competitor.key: competitor for competitor in decision.combinations}
-        longer: dict[str, list[Competitor]] = {key: [competitor] for key, competitor in competitors.items()}
+        longer = {key: [competitor] for key, competitor in decision.by_key.items()}
         for key, names in list(chains.items()):
-            known = next((competitors[name] for name in names if name in competitors), None)
+            known = next((decision.by_key[name] for name in names if name in decision.by_key), None)
             if known is None:
                 continue
             if known.key != key:

@@ -76,8 +76,8 @@ class Bracket:
         entrants: The planned combinations that enter the race in this bracket, by key.
         earlier: The brackets before it; their finalists compete in this one too.
         decisions: Its decisions so far, one for each rung.
-        shorter: For each entrant that takes the place of a shorter training, by its key: the key that stands for it in
-            each decision of earlier runs, up to the one that dropped it.
+        shorter: The entrants that take the place of a shorter training, by key. Each has a list with the key under
+            which each decision of earlier runs lists it, up to the decision that dropped it.
         was_open: Whether it has been open before; then it still is.
     """
 

@@ -27,7 +27,7 @@ def check_values(decision: DecisionFile, values_mm: Mapping[str, Sequence[float 
 
     Args:
         decision: The decision.
-        values_mm: For each combination, the value of each repetition on disk, mm; None if it is no longer there.
+        values_mm: The values on disk, mm: for each combination one per repetition, None where records are missing.
 
     Raises:
         RaceError: If a value has changed.
@@ -73,7 +73,7 @@ def _check_decision(decision: DecisionFile, before: Sequence[DecisionFile], earl
     Raises:
         RaceError: If it does not.
     """
-    given = {competitor.key: competitor for competitor in decision.combinations}
+    given = decision.by_key
     guests = [competitor for competitor in given.values() if competitor.reason == "earlier finalist"]
     stayed = Competing(before[-1].stay if before else decision.combinations)
     others = [*guests, *(one for one in decision.combinations if one not in stayed)]

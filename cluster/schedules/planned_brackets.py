@@ -124,7 +124,7 @@ def _placed(planned: Mapping[str, Entrant], known: Sequence[Bracket], *, is_sear
     owner: dict[str, tuple[Bracket, Competitor]] = {}
     shortest: dict[str, float] = {}  # in earlier brackets, by course
     for bracket in known:
-        last = {competitor.key for competitor in bracket.decisions[-1].combinations}
+        last = bracket.decisions[-1].by_key
         own = []
         for competitor in _last_standings(bracket).values():
             # If one stayed but is missing from the next decision, it was not planned then. Planned again, it is new.
@@ -159,15 +159,14 @@ def _placed(planned: Mapping[str, Entrant], known: Sequence[Bracket], *, is_sear
 
 def _find_shorter(bracket: Bracket) -> None:
     """Finds the entrants that take the place of a shorter training, where decisions do not name them."""
-    of_rungs = [{competitor.key: competitor for competitor in d.combinations} for d in bracket.decisions]
-    by_course: list[dict[str, list[Competitor]]] = [defaultdict(list) for _ in of_rungs]
-    for of_rung, courses in zip(of_rungs, by_course, strict=True):
-        for competitor in of_rung.values():
+    by_course: list[dict[str, list[Competitor]]] = [defaultdict(list) for _ in bracket.decisions]
+    for decision, courses in zip(bracket.decisions, by_course, strict=True):
+        for competitor in decision.combinations:
             courses[competitor.course].append(competitor)
     for key, entrant in bracket.entrants.items():
         names = []
-        for of_rung, courses in zip(of_rungs, by_course, strict=True):
-            named = of_rung.get(key)
+        for decision, courses in zip(bracket.decisions, by_course, strict=True):
+            named = decision.by_key.get(key)
             if named is None:
                 shorter = [c for c in courses.get(entrant.course, ()) if c.num_epochs < entrant.num_epochs]
                 named = max(shorter, key=lambda competitor: competitor.num_epochs, default=None)
@@ -204,4 +203,4 @@ def stands_for(brackets: Sequence[Bracket]) -> dict[str, str]:
 
 def _last_standings(bracket: Bracket) -> dict[str, Competitor]:
     """Returns the last decision about each combination, by key."""
-    return {competitor.key: competitor for decision in bracket.decisions for competitor in decision.combinations}
+    return {key: competitor for decision in bracket.decisions for key, competitor in decision.by_key.items()}

@@ -59,8 +59,8 @@ def planned_rungs(bracket: Bracket) -> list[PlannedRung]:
         repetitions = bracket.n_planned if is_last else min(rung.n_repetitions, bracket.n_planned)
         if is_decided:
             # A longer training that took the place of a shorter one was decided at the rungs of the latter.
-            there = {c.key: c.epoch for c in bracket.decisions[place].combinations}
-            reached = [there[name] for key in bracket.entrants if (name := bracket.listed(key, place)) in there]
+            there = bracket.decisions[place].by_key
+            reached = [there[name].epoch for key in bracket.entrants if (name := bracket.listed(key, place)) in there]
             size = len(reached)
         elif place == bracket.place:
             size = len(bracket.own_competing)
@@ -111,12 +111,11 @@ def n_epochs_left(brackets: Sequence[Bracket], trained: Mapping[str, int], *, n_
         n += sum(rung.n_epochs for rung in planned_rungs(bracket) if not rung.is_decided)
         n += planned_to_confirm(bracket).n_epochs
         before = bracket.rungs[bracket.place - 1] if bracket.place else None
-        last = {c.key: c.epoch for c in bracket.decisions[-1].combinations} if bracket.decisions else {}
         for key, entrant in bracket.own_competing.items():
             reached = 0 if before is None else before.epoch(entrant.num_epochs)
             name = key if before is None else bracket.listed(key, bracket.place - 1)
             if name != key:
-                reached = last[name]
+                reached = bracket.decisions[-1].by_key[name].epoch
             for repetition in range(bracket.n_of_finalists):
                 counted = reached if repetition < bracket.n_planned else 0
                 done = [trained.get(f"{one.key}/{repetition}", 0) for one in entrant.trained]

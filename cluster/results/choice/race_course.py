@@ -113,7 +113,7 @@ class RaceCourse:
 
     def competitors(self, key: str) -> Iterator[Competitor]:
         """Yields the entries of the decisions on a combination."""
-        return (of_rung[key] for of_rung in self._by_key if key in of_rung)
+        return (decision.by_key[key] for decision in self.decisions if key in decision.by_key)
 
     def pieces(self, key: str) -> list[Piece]:
         """Returns the course of a combination up to the rung at which it was dropped, or as far as it was trained.
@@ -225,10 +225,6 @@ class RaceCourse:
     @property
     def _own(self) -> Iterator[tuple[str, Competitor]]:
         return ((key, last) for key, last in self.last.items() if key not in self.guests)
-
-    @cached_property
-    def _by_key(self) -> list[dict[str, Competitor]]:
-        return [{competitor.key: competitor for competitor in decision.combinations} for decision in self.decisions]
 
     def _n_folds(self, key: str) -> int:
         return len(self.results.trained_keys(key))

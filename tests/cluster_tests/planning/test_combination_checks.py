@@ -715,7 +715,7 @@ class TestSettingsThatFit:
         "arguments", [{}, *({name: True} for name in ("differentiable", "fused", "foreach", "capturable")), {"lr": -1}]
     )
     @pytest.mark.parametrize("optimizer", ["Adam", "SGD", "Adafactor", "ASGD", "LBFGS", "Muon", "SparseAdam"])
-    def test_are_checked_with_an_optimizer_that_does_what_that_of_torch_does(
+    def test_are_checked_and_trained_with_an_optimizer_that_does_the_same_as_that_of_torch(
         self, small_experiment, monkeypatch, optimizer, arguments
     ):
         kind = getattr(torch.optim, optimizer)
