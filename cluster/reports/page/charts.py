@@ -60,7 +60,7 @@ class Axis(NamedTuple):
         power = 10 ** math.floor(math.log10(least))
         step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least)
         first, last = math.ceil(self.low / step), math.floor(self.high / step)
-        return [float(f"{number * step:.6g}") for number in range(first, last + 1)]
+        return [float(f"{number * step:.12g}") for number in range(first, last + 1)]
 
 
 class Chart(NamedTuple):
@@ -131,9 +131,9 @@ class Chart(NamedTuple):
         for number in self.y.ticks(6):
             ((_, y),) = self.places(np.array([self.x.low]), np.array([number]))
             axes.append(tag("path", class_="grid", d=f"M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}"))
-            axes.append(tag("text", f"{number:g}", x=_LEFT - 6, y=f"{y + 4:.1f}", text_anchor="end"))
+            axes.append(tag("text", f"{number:.12g}", x=_LEFT - 6, y=f"{y + 4:.1f}", text_anchor="end"))
         named = self.x.texts
-        for number, text in ({n: f"{n:,g}" for n in self.x.ticks(7)} if named is None else named).items():
+        for number, text in ({n: f"{n:,.12g}" for n in self.x.ticks(7)} if named is None else named).items():
             ((x, _),) = self.places(np.array([number]), np.array([self.y.low]))
             axes.append(tag("path", class_="grid", d=f"M{x:.1f} {bottom}v4"))
             axes.append(tag("text", text, x=f"{x:.1f}", y=bottom + 18, text_anchor="middle"))

@@ -83,7 +83,7 @@ def _ticks(numbers: Sequence[float], *, is_log: bool) -> list[tuple[float, str]]
     """Returns the positions and texts of ticks on the axis of a range: round numbers, which its values are not."""
     axis = Axis("", min(numbers), max(numbers), is_log)
     ticks = axis.ticks(_MAX_TICKS)
-    return [(round(share, 4), f"{tick:g}") for share, tick in zip(axis.shares(np.array(ticks)), ticks, strict=True)]
+    return [(round(share, 4), f"{tick:.12g}") for share, tick in zip(axis.shares(np.array(ticks)), ticks, strict=True)]
 
 
 def _results(rows: Sequence[Row], split: str) -> list[float | None]:
