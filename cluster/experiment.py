@@ -2,24 +2,15 @@
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from types import TracebackType
 from typing import Any, get_args
 
-from cluster.executors.executor import Executor, ExecutorName, RunEnd, import_ahead
+from cluster.executors.executor import Executor, ExecutorName, RunEnd
 from cluster.executors.job import Job
-from cluster.executors.monitor import Monitor
-from cluster.executors.progress import Progress
 from cluster.executors.signals import Preempted
-from cluster.experiment_files import (
-    remove_surplus_states,
-    remove_surplus_weights,
-    write_description,
-    write_experiment_file,
-)
+from cluster.experiment_files import remove_surplus_weights
 from cluster.planning.combination_checks import check_unaffected
 from cluster.planning.config import (
     SECTIONS,
@@ -37,45 +28,25 @@ from cluster.planning.inputs import Inputs
 from cluster.planning.placement import UnusableNodeError
 from cluster.planning.plan import Plan, make_plan
 from cluster.planning.search_space import Key, SearchSpace, dotted
-from cluster.racing.decision_file import DecisionFile
 from cluster.reports.formats.terminal import terminal_width
 from cluster.reports.page.page import page
 from cluster.reports.tables.files import write_tables
 from cluster.reports.tables.summary import summary_text
 from cluster.result_table import ResultTable
-from cluster.schedules.brackets import Bracket, Data, Entrant, entrants_of
-from cluster.schedules.planned_brackets import stands_for
-from cluster.schedules.race_plan import (
-    decision_text,
-    n_epochs_left,
-    race_problems,
-    standing_text,
-)
-from cluster.schedules.race_schedule import RaceSchedule
-from cluster.schedules.raced_search import RacedSearchSchedule
-from cluster.schedules.schedule import GridSchedule, Schedule
-from cluster.schedules.search_schedule import Searching, SearchSchedule, check_searchable
+from cluster.schedules.race_plan import race_problems
+from cluster.schedules.search_schedule import Searching, check_searchable
 from cluster.searching.dimensions import Range
 from cluster.standing import Standing
-from cluster.storage.archive import Archiver
 from cluster.storage.experiment_file import NoResultsError
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage, StorageError
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.lock import experiment_lock
-from cluster.storage.trial_file import FINAL, STATUSES
+from cluster.storage.trial_file import STATUSES
+from cluster.training import Training
 from cluster.trial.rehearsal import rehearse
 from data_pipeline.user_error import UserError, did_you_mean, first_line
-from data_pipeline.words import count, say, value_text
-
-LIBRARIES_OF_THE_REPORT = (
-    *("matplotlib.figure", "matplotlib.style", "matplotlib.backends.backend_svg", "mpl_toolkits.mplot3d"),
-    *("scipy.special", "_strptime", "pandas"),
-)
-"""What the report imports when it needs it. A run imports it during the training, since that takes most of a second.
-
-Nothing of PoseTune needs pandas, but pyarrow imports it where it is installed.
-"""
+from data_pipeline.words import say, value_text
 
 INTERRUPTED_CODE = 130
 PREEMPTED_CODE = 75
@@ -332,7 +303,7 @@ class Experiment:
         plan = self._checked_plan(inputs, executor, searching)
         job = replace(Job.of(self._absolute_config(), self.space, inputs), sources=plan.sources)
         with experiment_lock(self.folder.storage) as check_lock:
-            end, plan = self._train(plan, inputs, job, executor, check_lock, searching)
+            end, plan = Training(job, inputs, searching, check_lock).run(plan, executor)
             table = self._results_of_run()
             remove_surplus_weights(plan, table, job)
             write_tables(table, self.folder)
@@ -395,111 +366,6 @@ class Experiment:
                 f"{self.folder.storage.location}/{FileNames.EXPERIMENT} was removed or damaged while this run was "
                 "training. Run the script again: it trains what is missing and writes the tables"
             ) from error
-
-    def _train(
-        self,
-        plan: Plan,
-        inputs: Inputs,
-        job: Job,
-        executor: Executor,
-        check_lock: Callable[[], None],
-        searching: Searching | None,
-    ) -> tuple[RunEnd, Plan]:
-        """Trains all trials of the plan that are not finished; returns it with all that a search has proposed."""
-        # Read under the lock: no other run changes them now.
-        plan = plan if searching is None else searching.plan(plan)
-        plan, distances_mm, brackets = Standing.read(plan, self.space, inputs, self.folder)
-        archived = self.folder.archive.clear_leftovers()
-        ended = [i for i, status in plan.statuses.items() if status in FINAL]
-        to_archive = [trial_id for trial_id in ended if trial_id not in archived]
-        any_left = bool(plan.to_train) or (searching is not None and not searching.is_complete)
-        with executor.ready(job.config) if any_left else nullcontext():
-            self.folder.clear_partial_files()
-            if searching is not None:
-                searching.write()
-            write_experiment_file(plan, job, stands_for(brackets))
-            with Archiver(self.folder.archive, to_archive) as archiver:
-                say(plan, sys.stderr)
-                if not any_left:
-                    # A race of a finished grid does not begin; one that has begun ends, whatever trained its trials.
-                    begun = {bracket.data for bracket in brackets if bracket.decisions}
-                    if begun:
-                        raced = [bracket for bracket in brackets if bracket.data in begun]
-                        trials = {trial.id: trial for trial in plan.trials}
-                        RaceSchedule(raced, trials, plan.statuses, self.folder).decide()
-                    return RunEnd("complete"), plan
-                progress = Progress.of(plan, self.space, distances_mm)
-                monitor = Monitor(
-                    progress,
-                    self.config.stop_if_all_fail,
-                    archiver,
-                    plan.failed_before,
-                    check_lock=check_lock,
-                    at_first_report=partial(import_ahead, *LIBRARIES_OF_THE_REPORT),
-                )
-
-                with progress:
-                    schedule = self._schedule(plan, brackets, searching, inputs, job, progress)
-                    end = executor.train(schedule, job, monitor)
-                if end.kind == "complete" and isinstance(schedule, RaceSchedule | RacedSearchSchedule):
-                    n = schedule.n_epochs_in_vain()
-                    if n:
-                        say(
-                            f"{count(n, 'epoch')} trained ahead in vain, for combinations that were then dropped",
-                            sys.stderr,
-                        )
-                plan = schedule.plan if isinstance(schedule, SearchSchedule | RacedSearchSchedule) else plan
-                check_lock()  # a process that lost the lock must not write
-                remove_surplus_states(plan, monitor.outcomes, job)
-                if end.kind != "complete":
-                    archiver.stop()
-                return end, plan
-
-    def _schedule(
-        self,
-        plan: Plan,
-        brackets: list[Bracket],
-        searching: Searching | None,
-        inputs: Inputs,
-        job: Job,
-        progress: Progress,
-    ) -> Schedule:
-        """Returns the schedule that decides what is trained next."""
-        n_not_proposed = plan.n_not_proposed
-
-        def options(entrant: Entrant) -> str:
-            return progress.options(f"{entrant.trained[0].key}/0", without_folds=True)
-
-        def n_left() -> int:
-            trained = {**plan.epochs_done, **race.trained}
-            return n_epochs_left(brackets, trained, n_not_proposed=n_not_proposed)
-
-        def grown(plan: Plan) -> None:
-            nonlocal n_not_proposed
-            n_not_proposed = plan.n_not_proposed
-            write_description(plan, job)
-            progress.grown(plan, self.space)
-            if brackets:
-                progress.race = standing_text(brackets, options)
-                progress.n_epochs = progress.n_epochs_of_ended + n_left()
-
-        if self.config.race is None:
-            return GridSchedule(plan.to_train) if searching is None else SearchSchedule(searching, plan, grown)
-
-        def decided(bracket: Bracket, decision: DecisionFile) -> None:
-            entrant = bracket.entrants.get(decision.leader.key) or bracket.guests[decision.leader.key]
-            progress.decided(decision_text(decision, options(entrant)), n_left())
-
-        trials = {trial.id: trial for trial in plan.trials}
-        race = RaceSchedule(brackets, trials, plan.statuses, self.folder, decided)
-        progress.race = standing_text(brackets, options)
-        if searching is None:
-            return race
-
-        def entrants(plan: Plan) -> Mapping[Data, Mapping[str, Entrant]]:
-            return entrants_of(plan.combinations, self.space, inputs)
-
-        return RacedSearchSchedule(searching, plan, race, entrants, grown)
 
     def _write_report(self, table: ResultTable) -> None:
         """Writes the report page. The lock must be released before: the page says whether a run is in progress."""

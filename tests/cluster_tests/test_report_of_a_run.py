@@ -79,7 +79,8 @@ def test_needs_no_library_that_a_run_does_not_import_during_the_training(finishe
     done = python(
         "import sys\n"
         "from importlib import import_module\n"
-        "from cluster.experiment import LIBRARIES_OF_THE_REPORT, page\n"
+        "from cluster.experiment import page\n"
+        "from cluster.training import LIBRARIES_OF_THE_REPORT\n"
         "from cluster.storage.filesystem import Storage\n"
         "from cluster.storage.folders import ExperimentFolder\n"
         "for library in LIBRARIES_OF_THE_REPORT: import_module(library)\n"
