@@ -82,7 +82,8 @@ def experiment(
     )
 
 
-def run_quietly(experiment: Experiment, executor: str) -> None:
-    """Runs an experiment without its table."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+def run_quietly(experiment: Experiment, executor: str) -> str:
+    """Runs an experiment without its table; returns what it says while it runs."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
         experiment.run(executor)
+    return said.getvalue()
