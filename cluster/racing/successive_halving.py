@@ -185,14 +185,12 @@ class Race:
             affordable = self._n_affordable(place, ranked, n_epochs_allowed)
             close = close[: max(0, affordable - len(best))]
 
+        stay: dict[str, Reason] = dict.fromkeys(finalists, "earlier finalist")
+        stay |= dict.fromkeys(close, "close to the best")
+        stay |= dict.fromkeys(best, "best")
+
         def reason(key: str) -> Reason:
-            if key in best:
-                return "best"
-            if key in close:
-                return "close to the best"
-            if key in finalists:
-                return "earlier finalist"
-            return "behind" if math.isfinite(means[key]) else "diverged"
+            return stay.get(key, "behind" if math.isfinite(means[key]) else "diverged")
 
         return Decision(means, {key: reason(key) for key in ranked})
 

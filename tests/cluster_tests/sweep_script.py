@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-import cluster.experiment
+import cluster.training
 from cluster.executors.job import Job
 from cluster.experiment import Experiment
 from cluster.planning.inputs import Inputs
@@ -207,7 +207,7 @@ def train_one_epoch_of_each(sweep: Experiment) -> None:
 if __name__ == "__main__":
     given = json.loads(Path(sys.argv[1]).read_text())
     if given.get("rungs"):
-        cluster.experiment.GridSchedule = Rungs
+        cluster.training.GridSchedule = Rungs
     if given.get("one_epoch"):
         train_one_epoch_of_each(experiment(given))
     else:

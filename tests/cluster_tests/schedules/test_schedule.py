@@ -1,6 +1,6 @@
 import pytest
 
-from cluster import experiment
+from cluster import training
 from cluster.planning.plan import Combination, Shorter, TrialSpec
 from cluster.schedules.schedule import GridSchedule
 from cluster.trial.trainable import TrialReport
@@ -55,7 +55,7 @@ def test_trials_that_are_paused_and_continued_have_the_bits_of_those_trained_in_
     at_once = SmallExperiment(small_data, tmp_path / "at_once")
     at_once.run(FIVE, LRS)
     trained = []
-    monkeypatch.setattr(experiment, "GridSchedule", Rungs)
+    monkeypatch.setattr(training, "GridSchedule", Rungs)
 
     def note(trial_id, report, model):
         trained.append(report.epoch)

@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from cluster import experiment as experiment_module
+from cluster import training
 from cluster.executors import executor
 from cluster.experiment import Experiment, Interrupted, TrialsFailedError
 from cluster.planning.config import ConfigError
@@ -119,7 +120,7 @@ class TestASearch:
     def test_that_is_killed_between_the_file_of_a_round_and_its_training_proposes_the_same(
         self, search, monkeypatch, tmp_path
     ):
-        write = experiment_module.write_description
+        write = training.write_description
         written = []
 
         def kill(plan, job):
@@ -128,14 +129,14 @@ class TestASearch:
                 raise KeyboardInterrupt
             write(plan, job)
 
-        monkeypatch.setattr(experiment_module, "write_description", kill)
+        monkeypatch.setattr(training, "write_description", kill)
         for n_rounds in (2, 4):
             with pytest.raises(Interrupted):
                 search("killed", 30)
             assert len(list((tmp_path / "killed" / "small_experiment" / "search").iterdir())) == n_rounds
         killed = search("killed", 30)
         assert written == [12, 18, 24, 30]
-        monkeypatch.setattr(experiment_module, "write_description", write)
+        monkeypatch.setattr(training, "write_description", write)
         assert files_of(killed) == files_of(search("whole", 30))
 
     def test_waits_for_a_failed_trial_and_continues_when_the_next_run_has_trained_it(self, search):
