@@ -9,7 +9,7 @@ from typing import NamedTuple
 from cluster.other_versions import version_warnings
 from cluster.planning.inputs import Inputs
 from cluster.planning.longer_training import with_shorter
-from cluster.planning.plan import Plan
+from cluster.planning.plan import Plan, fewer_collections
 from cluster.planning.search_space import SearchSpace
 from cluster.racing.decision_file import read_decisions
 from cluster.schedules.brackets import Bracket, entrants_of
@@ -38,6 +38,7 @@ class Standing(NamedTuple):
     brackets: list[Bracket]
 
     @classmethod
+    @fewer_collections()
     def read(cls, plan: Plan, space: SearchSpace, inputs: Inputs, folder: ExperimentFolder) -> "Standing":
         """Reads what is on disk.
 

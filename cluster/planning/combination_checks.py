@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 import torch
 from torch.optim import lr_scheduler
@@ -305,11 +306,7 @@ def _try_optimizer(hyperparams: Hyperparams, model: torch.nn.Module, inputs: Inp
     """Builds the optimizer; the first of its class for a model gets all parameters and takes a step."""
 
     def build(parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        is_first = key not in inputs.tried
-        # The class accepts the parameters; what is new is its arguments. To check these, one parameter is enough for an
-        # optimizer of torch, which has one group of parameters. Others may make groups, which a scheduler may count.
-        n_parameters = 1 if not is_first and builders.is_of_torch(kind) else None
-        optimizer = builders.build_optimizer(hyperparams, parameters[:n_parameters])
+        optimizer = builders.build_optimizer(hyperparams, parameters)
         assert optimizer is not None
         if is_first:
             for parameter in parameters:
@@ -320,9 +317,13 @@ def _try_optimizer(hyperparams: Hyperparams, model: torch.nn.Module, inputs: Inp
 
     assert hyperparams.optimizer is not None
     kind, key = hyperparams.optimizer, (hyperparams.optimizer, model)
+    is_first = key not in inputs.tried
     built: torch.optim.Optimizer | None = None
-    parameters = list(model.parameters())
-    if key in inputs.tried:
+    # If the class has accepted the parameters, what is new is its arguments. To check these, one parameter is enough
+    # for an optimizer of torch, which has one group of parameters. Others may make groups, which a scheduler may count.
+    n_parameters = 1 if not is_first and builders.is_of_torch(kind) else None
+    parameters = list(islice(model.parameters(), n_parameters))
+    if not is_first:
         with suppress(Exception):  # it may need real tensors, as models may; if it fails with them too, that counts
             built = build(parameters)
     if built is None:
