@@ -1,4 +1,4 @@
-"""The training of a run: from what is on disk to the last trial that ends."""
+"""The training of a run, from reading what is on disk to the end of its last trial."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -117,7 +117,7 @@ class Training:
         return end, plan
 
     def _schedule(self, plan: Plan, brackets: list[Bracket], progress: Progress) -> Schedule:
-        """Returns the schedule that decides what is trained next, and tells the display."""
+        """Returns the schedule of the run; decisions and new rounds appear in the display."""
         space, searching = self.job.space, self.searching
         n_not_proposed = plan.n_not_proposed
 

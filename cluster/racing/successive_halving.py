@@ -188,11 +188,10 @@ class Race:
         stay: dict[str, Reason] = dict.fromkeys(finalists, "earlier finalist")
         stay |= dict.fromkeys(close, "close to the best")
         stay |= dict.fromkeys(best, "best")
-
-        def reason(key: str) -> Reason:
-            return stay.get(key, "behind" if math.isfinite(means[key]) else "diverged")
-
-        return Decision(means, {key: reason(key) for key in ranked})
+        reasons: dict[str, Reason] = {
+            key: stay.get(key, "behind" if math.isfinite(means[key]) else "diverged") for key in ranked
+        }
+        return Decision(means, reasons)
 
     def sizes(self) -> list[int]:
         """Returns how many combinations train to each rung if none stays only because it is close to the best."""

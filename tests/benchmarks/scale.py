@@ -12,9 +12,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass
-from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -29,7 +28,6 @@ from torch import Tensor
 
 from cluster.executors import ray_runner, ray_session
 from cluster.executors.monitor import Monitor
-from cluster.experiment import Experiment
 from cluster.planning.placement import PRETEND_GPUS
 from cluster.racing.successive_halving import SuccessiveHalving
 from cluster.storage.archive import Archive
@@ -43,7 +41,7 @@ from data_pipeline.subsets import MEAN_SUBSET
 from posenet.checkpoint import pack
 from posenet.models import CorrectorMLP
 from posenet.record import Record
-from tests.benchmarks.sweeps import experiment, write_random_dataset
+from tests.benchmarks.sweeps import experiment, run_quietly, write_random_dataset
 from tests.support import ROOT
 
 PAGE = ROOT / "cluster" / "SCALE.md"
@@ -95,11 +93,6 @@ class Clock:
             yield
 
 
-def run_quietly(sweep: Experiment) -> None:
-    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-        sweep.run()
-
-
 def many_trials(folder: Path, n: int) -> dict[str, str]:
     """Trains `n` trials of a few milliseconds each."""
     sweep = experiment(
@@ -114,7 +107,7 @@ def many_trials(folder: Path, n: int) -> dict[str, str]:
     clock = Clock()
     began = time.monotonic()
     with clock.watching():
-        run_quietly(sweep)
+        run_quietly(sweep, "ray")
     # Each tenth includes the start of one Tuner's workers; the first includes that of the second Tuner.
     tenth, ends = len(clock.ends) // 10, clock.ends
     rates = [tenth / (ends[i + tenth] - ends[i]) for i in range(0, len(ends) - tenth, tenth)]
@@ -166,7 +159,7 @@ def race(folder: Path, n: int) -> dict[str, str]:
     clock = Clock()
     began = time.monotonic()
     with clock.watching():
-        run_quietly(sweep)
+        run_quietly(sweep, "ray")
     seconds = time.monotonic() - began
     begin = time.monotonic()
     sweep.plan()
@@ -280,7 +273,7 @@ def on_devices(folder: Path, n_nodes: int, gpus: int, *, seconds: float, n: int)
                 keep_weights="none",
                 target_device=torch.device("cuda"),
             )
-            run_quietly(sweep)
+            run_quietly(sweep, "ray")
     finally:
         cluster.shutdown()
     times: dict[int, list[tuple[float, float]]] = {}
