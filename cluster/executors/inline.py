@@ -21,8 +21,9 @@ def run_inline(schedule: Schedule, job: Job, placement: Placement, monitor: Moni
         monitor.started(trial.id)
         folder = job.folder.trial(trial.id)
         data = job.data(trial.settings)
-        for report in run_trial(trial, data, folder, signals.preempted.is_set, until=step.until, raise_errors=True):
+        reports = run_trial(trial, data, folder, lambda: signals.preempted, until=step.until, raise_errors=True)
+        for report in reports:
             monitor.reported(report)
-        if signals.preempted.is_set():
+        if signals.preempted:
             raise Preempted
         schedule.ended(report)

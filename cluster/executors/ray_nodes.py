@@ -59,7 +59,7 @@ def wait_for_node(config: ExperimentConfig, signals: Signals) -> None:
                 place_on_cluster(config)
                 return
             except NoRoomError as error:
-                if signals.preempted.is_set():
+                if signals.preempted:
                     raise Preempted from None
                 if printed is None or time.monotonic() - printed >= PRINT_INTERVAL_S:
                     say(f"waiting for a node: {error.problems[0].text}", sys.stderr)

@@ -87,16 +87,16 @@ def run_ray(
         gpus = ray_gpus.RayGpus(placement) if placement.per_gpu and not unbounded else None
         trainable = ray_worker.trainable(job, placement)
         while not schedule.all_given:
-            if signals.interrupted.is_set():
+            if signals.interrupted:
                 raise KeyboardInterrupt
-            if signals.preempted.is_set():
+            if signals.preempted:
                 raise Preempted
             steps = _Steps(schedule, placement, unbounded=unbounded)
             try:
                 with ray_gpus.placed_by(gpus) if gpus is not None else nullcontext():
                     _tune(trainable, steps, job, monitor, signals, scratch, gpus)
             except Preempted:
-                if signals.preempted.is_set():
+                if signals.preempted:
                     raise
             if steps.node_error is not None:
                 raise UnusableNodeError(
@@ -316,10 +316,10 @@ class _Stop(_StaysInDriver, tune.Stopper):  # type: ignore[misc] # ray declares 
 
     def stop_all(self) -> bool:
         """Returns whether to end the run."""
-        if self.signals.interrupted.is_set():
+        if self.signals.interrupted:
             # Tune itself would wait for the workers to end their trials; `ray.shutdown` does not.
             raise KeyboardInterrupt
-        if self.signals.preempted.is_set() or self.steps.node_error is not None:
+        if self.signals.preempted or self.steps.node_error is not None:
             self._save_and_end()
         self._check_nodes()
         self.monitor.progress.refresh()
@@ -344,7 +344,7 @@ class _Stop(_StaysInDriver, tune.Stopper):  # type: ignore[misc] # ray declares 
         if not self.steps.closed:
             self.steps.closed = True
             ray_worker.request_stop(self.run_id)
-        if self.deadline is None and self.signals.preempted.is_set():
+        if self.deadline is None and self.signals.preempted:
             self.deadline = time.monotonic() + self.signals.grace_s
         if not self.steps.running or (self.deadline is not None and time.monotonic() > self.deadline):
             raise Preempted

@@ -1,10 +1,10 @@
-"""Ctrl-C and SIGTERM, which a scheduler sends before it ends a job, as events that a run can check."""
+"""Ctrl-C and SIGTERM, which a scheduler sends before it ends a job, as flags that a run can check."""
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FrameType
 
 
@@ -12,9 +12,12 @@ class Preempted(BaseException):
     """SIGTERM ended the training; unfinished trials have a checkpoint."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Signals:
     """The signals that this process received.
+
+    The flags are no `threading.Event`s: a signal that arrives while the handler of another one sets an event would
+    wait for the event's lock for ever. Slurm and a batch file may both send SIGTERM, at the same moment.
 
     Attributes:
         interrupted: Ctrl-C: end now.
@@ -22,36 +25,39 @@ class Signals:
         grace_s: How long trials may take to save after SIGTERM, seconds.
     """
 
-    interrupted: threading.Event = field(default_factory=threading.Event)
-    preempted: threading.Event = field(default_factory=threading.Event)
+    interrupted: bool = False
+    preempted: bool = False
     grace_s: float = 20.0
 
     @contextmanager
     def sigterm_noted(self) -> Iterator[None]:
-        """Turns SIGTERM into an event for the block; only in the main thread."""
-        with _signal_as_event(signal.SIGTERM, self.preempted, once=False):
+        """Notes SIGTERM for the block instead of ending; only in the main thread."""
+
+        def note(number: int, frame: FrameType | None) -> None:
+            self.preempted = True
+
+        with _handler(signal.SIGTERM, note):
             yield
 
     @contextmanager
     def first_sigint_noted(self) -> Iterator[None]:
-        """Turns the first Ctrl-C into an event for the block, but not the second; only in the main thread."""
-        with _signal_as_event(signal.SIGINT, self.interrupted, once=True):
+        """Notes the first Ctrl-C for the block, but not the second; only in the main thread."""
+        before = signal.getsignal(signal.SIGINT)
+
+        def note(number: int, frame: FrameType | None) -> None:
+            self.interrupted = True
+            signal.signal(number, before)
+
+        with _handler(signal.SIGINT, note):
             yield
 
 
 @contextmanager
-def _signal_as_event(number: signal.Signals, event: threading.Event, *, once: bool) -> Iterator[None]:
+def _handler(number: signal.Signals, handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(number)
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        event.set()
-        if once:
-            signal.signal(number, before)
-
-    signal.signal(number, handle)
+    before = signal.signal(number, handle)
     try:
         yield
     finally:

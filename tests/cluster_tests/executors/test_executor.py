@@ -1,5 +1,6 @@
 import os
 import signal
+import sys
 
 import pytest
 import torch
@@ -86,14 +87,37 @@ class TestSignals:
         with signals.sigterm_noted():
             for _ in range(3):
                 os.kill(os.getpid(), signal.SIGTERM)
-        assert signals.preempted.is_set()
+        assert signals.preempted
         assert signal.getsignal(signal.SIGTERM) is before
+
+    def test_one_that_arrives_while_another_is_handled_does_no_harm(self):
+        def again(frame, what, argument):
+            if frame.f_code.co_filename != __file__:  # at each line of the handler and of what it calls
+                signal.raise_signal(signal.SIGTERM)
+            return again
+
+        def give_up(number, frame):
+            raise TimeoutError("the handler waits for itself")
+
+        signals, before = Signals(), signal.signal(signal.SIGALRM, give_up)
+        traced = sys.gettrace()
+        try:
+            with signals.sigterm_noted():
+                signal.alarm(5)
+                sys.settrace(again)
+                os.kill(os.getpid(), signal.SIGTERM)
+                sys.settrace(traced)
+        finally:
+            sys.settrace(traced)
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, before)
+        assert signals.preempted
 
     def test_ctrl_c_is_noted_the_first_time_and_obeyed_the_second(self):
         signals, before = Signals(), signal.getsignal(signal.SIGINT)
         with signals.first_sigint_noted():
             os.kill(os.getpid(), signal.SIGINT)
-            assert signals.interrupted.is_set()
+            assert signals.interrupted
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) is before

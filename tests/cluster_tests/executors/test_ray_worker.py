@@ -215,7 +215,7 @@ class TestTheEndOfARun:
             stop.stop_all()
 
     def test_comes_after_the_grace_at_sigterm(self, stop):
-        stop.signals.preempted.set()
+        stop.signals.preempted = True
         stop.steps.running["tune"] = Step(None)
         assert not stop.stop_all()
         time.sleep(0.2)
@@ -236,7 +236,7 @@ def test_a_wait_for_nodes_that_ends_takes_back_what_it_asked_the_autoscaler_for(
 
     def no_room(config):
         if len(asked) == 2:
-            signals.preempted.set()
+            signals.preempted = True
         raise NoRoomError([Problem("experiment_config.target_device", "there is no GPU")])
 
     monkeypatch.setattr(ray_nodes, "place_on_cluster", no_room)
