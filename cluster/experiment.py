@@ -302,7 +302,7 @@ class Experiment:
         searching = self._searching(inputs)
         plan = self._checked_plan(inputs, executor, searching)
         job = replace(Job.of(self._absolute_config(), self.space, inputs), sources=plan.sources)
-        with experiment_lock(self.folder.storage) as check_lock:
+        with experiment_lock(self.folder.storage, executor.signals.pause) as check_lock:
             end, plan = Training(job, inputs, searching, check_lock).run(plan, executor)
             table = self._results_of_run()
             remove_surplus_weights(plan, table, job)

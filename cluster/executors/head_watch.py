@@ -95,6 +95,8 @@ class _Watch:
                 return
 
     def _lose(self, wrong: str) -> None:
+        if self.ended.is_set():  # what is wrong is that Ray has ended
+            return
         self.lost = f"{wrong}. {AGAIN}"
         if self.interrupts:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,16 @@ class Signals:
     interrupted: bool = False
     preempted: bool = False
     grace_s: float = 20.0
+
+    def pause(self, seconds: float) -> None:
+        """Waits.
+
+        Raises:
+            Preempted: If SIGTERM was noted.
+        """
+        time.sleep(seconds)
+        if self.preempted:
+            raise Preempted
 
     @contextmanager
     def sigterm_noted(self) -> Iterator[None]:

@@ -148,8 +148,8 @@ class Storage:
                         os.mkdir(name, dir_fd=folder)
                 with self._no_link(folder, "/".join(names[:depth])):
                     below = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
-                os.close(folder)
-                folder = below
+                above, folder = folder, below  # first, or after Ctrl-C another thread's file would be closed below
+                os.close(above)
             yield folder
         finally:
             os.close(folder)

@@ -84,7 +84,13 @@ def already_running(location: object, run: Any) -> AlreadyRunningError:
 
 
 @contextmanager
-def lease(storage: Storage, *, beat_s: float = BEAT_S, expiry_s: float = EXPIRY_S) -> Iterator[Callable[[], None]]:
+def lease(
+    storage: Storage,
+    *,
+    beat_s: float = BEAT_S,
+    expiry_s: float = EXPIRY_S,
+    pause: Callable[[float], None] = time.sleep,
+) -> Iterator[Callable[[], None]]:
     """Holds the lease of the experiment in `storage` for the block; yields a function that raises if it is lost.
 
     If the lease is lost, a `KeyboardInterrupt`, as after Ctrl-C, ends the block and becomes a `LeaseLostError`. A block
@@ -94,13 +100,14 @@ def lease(storage: Storage, *, beat_s: float = BEAT_S, expiry_s: float = EXPIRY_
         storage: The experiment's folder.
         beat_s: The time between two heartbeats.
         expiry_s: A run without a heartbeat for this long is dead; the same for all runs of an experiment.
+        pause: Waits for some seconds while an earlier run may still be alive; what it raises ends the wait.
 
     Raises:
         AlreadyRunningError: If another run holds the lease and is alive.
         LeaseLostError: If the lease was lost.
         StorageError: If the storage cannot be used.
     """
-    own = _Lease(storage, beat_s, expiry_s)
+    own = _Lease(storage, beat_s, expiry_s, pause)
     try:
         own.begin()
         try:
@@ -155,10 +162,10 @@ def _clock() -> float:
 class _Lease:
     """The lease of this run: first wanted, then held."""
 
-    def __init__(self, storage: Storage, beat_s: float, expiry_s: float) -> None:
+    def __init__(self, storage: Storage, beat_s: float, expiry_s: float, pause: Callable[[float], None]) -> None:
         self.storage = storage
         self.folder = storage / FileNames.LEASE_FOLDER
-        self.beat_s, self.expiry_s = beat_s, expiry_s
+        self.beat_s, self.expiry_s, self.pause = beat_s, expiry_s, pause
         self.give_up_s = expiry_s * 2 / 3
         self.who = this_run()
         self.beats = 0
@@ -170,32 +177,35 @@ class _Lease:
         self.ended = threading.Event()
         self.ending = threading.Lock()
         self.interrupts = threading.current_thread() is threading.main_thread()
+        self.handler = signal.getsignal(signal.SIGINT)
 
     def begin(self) -> None:
         """Waits until this run holds the lease; raises if another run does."""
         try:
             self._acquire()
+            self.folder.patience_s = 0.0  # a failed heartbeat is followed by another
+            if self.interrupts and self.handler is signal.SIG_IGN:
+                # Background processes of a shell ignore it, and could not be ended.
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+            for thread in self.threads:
+                thread.start()
         except BaseException:
-            self._withdraw()
+            self.end()
             raise
-        self.folder.patience_s = 0.0  # a failed heartbeat is followed by another
-        self.handler = signal.getsignal(signal.SIGINT)
-        if self.interrupts and self.handler is signal.SIG_IGN:
-            # Background processes of a shell ignore it, and could not be ended.
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        for thread in self.threads:
-            thread.start()
 
     def end(self) -> None:
-        """Releases the lease."""
+        """Releases the lease, or what there is of it."""
         with self.ending:
             self.ended.set()
-        for thread in self.threads:
-            thread.join(timeout=self.expiry_s - self.give_up_s)
-        self.folder.patience_s = self.beat_s
-        if self.interrupts and self.handler is signal.SIG_IGN:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self._withdraw()
+        try:
+            for thread in self.threads:
+                if thread.is_alive():
+                    thread.join(timeout=self.expiry_s - self.give_up_s)
+        finally:  # also after Ctrl-C, with which users end the wait for a slow storage
+            self.folder.patience_s = self.beat_s
+            if self.interrupts and self.handler is signal.SIG_IGN:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+            self._withdraw()
 
     def check(self) -> None:
         """Raises `LeaseLostError` if the lease is lost."""
@@ -234,7 +244,7 @@ class _Lease:
             if silent and not reported:
                 reported = True
                 say(self._waiting_text(others[silent[0]]), sys.stderr)
-            time.sleep(self.beat_s / 5)
+            self.pause(self.beat_s / 5)
 
     def _look(self) -> None:
         """Reads the files of other runs and removes those of dead runs.

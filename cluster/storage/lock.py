@@ -21,12 +21,16 @@ _PAUSE_AFTER_REMOVAL_S = 0.005
 
 
 @contextmanager
-def experiment_lock(storage: Storage) -> Iterator[Callable[[], None]]:
+def experiment_lock(storage: Storage, pause: Callable[[float], None] = time.sleep) -> Iterator[Callable[[], None]]:
     """Holds the lock of an experiment's folder for the block; yields a function that raises if it is lost.
 
     On a local folder the operating system releases the lock when the process ends, however it ends: the file of a
     killed process does no harm. Whoever removes the folder meanwhile removes the name of the locked file, and another
     run can lock a new file: then the lock is lost. For other storages see `cluster/storage/lease.py`.
+
+    Args:
+        storage: The experiment's folder.
+        pause: Waits for some seconds while an earlier run may still be alive; what it raises ends the wait.
 
     Raises:
         AlreadyRunningError: If another process holds it; the message names process and host.
@@ -35,7 +39,7 @@ def experiment_lock(storage: Storage) -> Iterator[Callable[[], None]]:
             the folder was removed during the block.
     """
     if storage.local is None:
-        with lease(storage) as check:
+        with lease(storage, pause=pause) as check:
             yield check
     else:
         with _file_lock(storage) as check:

@@ -1,24 +1,31 @@
 """Clean termination on SIGTERM, the signal of schedulers and `kill`."""
 
+import math
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+_SAME_S = 5.0  # signals that are not further apart count as one
 
 
 @contextmanager
 def exit_on_sigterm() -> Iterator[None]:
     """Makes SIGTERM end the block with an exception, as Ctrl-C does, so that no partial files are left.
 
-    The process then exits with status 143, which shells report for a process ended by SIGTERM. A second SIGTERM, as
-    some schedulers send it, does not interrupt the cleaning up. Outside the main thread the function does nothing,
-    because other threads receive no signals.
+    The process then exits with status 143, which shells report for a process ended by SIGTERM. A second SIGTERM within
+    seconds, as some schedulers send it, does not interrupt the cleaning up. Outside the main thread the function does
+    nothing, because other threads receive no signals.
     """
+    told = -math.inf
 
     def end(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)
-        raise SystemExit(128 + number)
+        nonlocal told
+        if time.monotonic() - told > _SAME_S:
+            told = time.monotonic()
+            raise SystemExit(128 + number)
 
     if threading.current_thread() is not threading.main_thread():
         yield

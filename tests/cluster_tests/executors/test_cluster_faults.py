@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,19 @@ def workers(sweep):
     """The processes that are training."""
     pids = {content["pid"] for content in sweep.trials().values() if content["status"] == "running"}
     return sorted(pid for pid in pids if Path(f"/proc/{pid}").exists())
+
+
+def kill_worker(sweep, process):
+    """Kills a process that is training."""
+
+    def kill_first():
+        for pid in workers(sweep):
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, signal.SIGKILL)
+                return True
+        return False
+
+    wait_for(kill_first, process)
 
 
 def test_a_sweep_on_three_nodes_equals_one_in_a_single_process(sweep, undisturbed):
@@ -244,7 +258,7 @@ class TestASweepGoesOn:
             cluster.add_node(PYTHONPATH=str(tmp_path / f"{hours}"))
         process = sweep.start(slow=0.1)
         wait_for(lambda: a_trial_is_half_way(sweep), process)
-        os.kill(workers(sweep)[0], signal.SIGKILL)
+        kill_worker(sweep, process)
         code, errors = ended(process)
         assert code == 0, errors
         assert "was lost" in errors
@@ -261,8 +275,7 @@ def test_a_race_of_which_a_worker_a_node_and_the_driver_are_killed_decides_as_in
     alone.run(executor="inline", **spec)
     sweep.spec.update(spec)
     process = sweep.start(slow=0.2)
-    wait_for(lambda: workers(sweep), process)
-    os.kill(workers(sweep)[0], signal.SIGKILL)
+    kill_worker(sweep, process)
     wait_for(sweep.decisions, process)
     cluster.kill_raylet(0)
     cluster.add_node()
@@ -306,7 +319,8 @@ class Chaos:
     def worker(self, process):
         pids = workers(self.sweep)
         if pids:
-            os.kill(self.choose.choice(pids), signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(self.choose.choice(pids), signal.SIGKILL)
             self.lost("worker", 1)
         return process
 

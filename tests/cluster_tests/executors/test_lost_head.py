@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 import pytest
@@ -40,6 +41,18 @@ class TestAWatchedHead:
         with head_watched(lambda: next(looks, None), 3.0, nothing):
             time.sleep(1.0)
         assert capsys.readouterr().err == "warning: it is away: waiting for up to 3 s\n" * 2
+
+    def test_that_ends_with_the_block_is_not_lost(self):
+        looks, has_ended = threading.Event(), threading.Event()
+
+        def look():
+            looks.set()
+            has_ended.wait()
+            return "it is away"
+
+        with head_watched(look, 0.0, has_ended.set):
+            looks.wait()
+        time.sleep(0.1)  # a loss would interrupt this
 
     def test_leaves_other_errors_and_ctrl_c_alone(self):
         for error in (KeyboardInterrupt, ValueError):

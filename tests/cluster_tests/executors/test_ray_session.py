@@ -1,9 +1,13 @@
+import os
+import signal
 import tempfile
 from pathlib import Path
 
 import pytest
+import ray
 
-from cluster.executors.ray_session import ClusterError, _private_folder
+from cluster.executors.ray_session import ClusterError, _private_folder, _start
+from cluster.executors.signals import Signals
 
 LONG = "a-folder-of-one-job" * 4
 
@@ -33,3 +37,15 @@ class TestThePlaceOfRaysFiles:
         ):
             _private_folder()
         assert not (tmp_path / LONG).exists()
+
+
+def test_sigterm_while_ray_starts_is_noted(monkeypatch):
+    def start(*_, **__):  # stands for the seconds in which Ray starts its processes
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise ConnectionError("it is over")
+
+    monkeypatch.setattr(ray._private.node, "Node", start)
+    signals = Signals()
+    with signals.sigterm_noted(), pytest.raises(ConnectionError):
+        _start(address="local", num_cpus=1, include_dashboard=False)
+    assert signals.preempted

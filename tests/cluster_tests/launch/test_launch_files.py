@@ -2,6 +2,7 @@
 
 import copy
 import re
+import secrets
 import shlex
 import subprocess
 import sys
@@ -303,13 +304,13 @@ def test_the_stop_hook_of_the_head_ends_the_script_and_waits_for_it(ray_job, tmp
     hook = at(ray_job, HEAD)["template"]["spec"]["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
     script = re.fullmatch("exec python (tune_runs/.*)", ray_job["spec"]["entrypoint"])[1]
     # The hook finds the script by its name; here the name is unique among all processes.
-    name = f"python tune_runs/{tmp_path.name}"
+    name = f"python tune_runs/{secrets.token_hex(8)}"
     command = ["bash", "-c", f"exec -a '{name}' {sys.executable} {script}"]
     started = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     try:
         assert started.stdout.readline() == "running\n"
         subprocess.run([part.replace("python tune_runs/", name) for part in hook], check=True, timeout=30)
-        assert started.poll() == 75
+        assert started.wait(timeout=5) == 75
         assert started.stdout.read() == "saved\n"
     finally:
         started.kill()

@@ -82,6 +82,36 @@ def test_without_a_run_script_a_batch_file_says_how_to_name_one(name):
     assert f"sbatch cluster/launch/{name} tune_runs/my_script.py" in done.stderr
 
 
+# Slurm and the script end at the same moment: the signal finds no process.
+ENDING_SCRIPT = """
+import os, signal
+os.kill(os.getppid(), signal.SIGTERM)
+os._exit(75)
+"""
+
+
+def test_a_job_whose_script_ends_as_the_signal_arrives_is_started_again(tmp_path):
+    (tmp_path / "slurm_single_node.sbatch").write_text(
+        (LAUNCH / "slurm_single_node.sbatch").read_text().replace("VENV=.venv ", "VENV= ")
+    )
+    (tmp_path / "ending.py").write_text(ENDING_SCRIPT)
+    for name, does in (("squeue", "echo RUNNING"), ("scontrol", 'echo "asked: $*"')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:{Path(sys.executable).parent}:/usr/bin:/bin"
+    for _ in range(10):
+        done = subprocess.run(
+            ["bash", "slurm_single_node.sbatch", "-I", "-S", "ending.py"],
+            cwd=tmp_path,
+            env={"PATH": path, "SLURM_JOB_ID": "7"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode in (75, 143), done.stderr
+        assert done.stdout == "asked: requeue 7\n"
+
+
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
     cluster = SlurmCluster(tmp_path_factory.mktemp("slurm"))

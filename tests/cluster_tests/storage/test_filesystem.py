@@ -170,6 +170,18 @@ class TestAWriteThatFails:
         assert storage.read("file") == b"old"
         assert storage.names() == ["file"]
 
+    def test_closes_each_folder_once_when_ctrl_c_comes_in_between(self, tmp_path, monkeypatch):
+        close = os.close
+
+        def interrupted(descriptor):
+            close(descriptor)
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(os, "close", interrupted)
+        with pytest.raises(KeyboardInterrupt):  # a second time would be an error, or close another thread's file
+            Storage(tmp_path).write("below/name", b"")
+
     def test_below_a_file_says_so(self, tmp_path):
         (tmp_path / "results").touch()
         with pytest.raises(

@@ -14,6 +14,7 @@ from functools import partial
 
 import pytest
 
+from cluster.executors.signals import Preempted, Signals
 from cluster.storage import lock
 from cluster.storage.filesystem import Storage, StorageError
 from cluster.storage.lease import AlreadyRunningError, LeaseLostError, is_leased, lease
@@ -188,6 +189,39 @@ class TestALeaseIsGivenBack:
         with pytest.raises(KeyError):
             hold_and_wait(s3.storage, {}.popitem)
         assert leases(s3) == []
+
+    def test_by_ctrl_c_at_its_beginning(self, tmp_path, monkeypatch):
+        start, storage = threading.Thread.start, Storage(tmp_path)
+
+        def start_and_interrupt(thread):
+            start(thread)
+            signal.raise_signal(signal.SIGINT)
+
+        monkeypatch.setattr("threading.Thread.start", start_and_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            hold_and_wait(storage, lambda: None)
+        monkeypatch.undo()
+        time.sleep(2 * BEAT_S)
+        assert not is_leased(storage)
+
+    def test_by_sigterm_while_it_waits(self, tmp_path):
+        storage, signals = Storage(tmp_path), Signals()
+        storage.write("lease/killed.json", OTHER)
+
+        def pause(seconds):
+            signal.raise_signal(signal.SIGTERM)
+            signals.pause(seconds)
+
+        with signals.sigterm_noted(), pytest.raises(Preempted), quick(storage, pause=pause):
+            pass
+        assert storage.names("lease") == ["killed.json"]
+
+    def test_by_ctrl_c_at_its_end(self, tmp_path, monkeypatch):
+        storage = Storage(tmp_path)
+        monkeypatch.setattr("threading.Thread.join", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt), quick(storage):
+            pass
+        assert not is_leased(storage)
 
     @pytest.mark.slow
     def test_by_ctrl_c_while_it_waits(self, s3, run, owner):

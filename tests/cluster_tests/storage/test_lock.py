@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 
 import pytest
 
@@ -162,15 +161,13 @@ def test_a_lock_file_with_other_content_still_counts(tmp_path):
                 pass
 
 
-def test_someone_who_only_looks_is_not_in_the_way(tmp_path):
+def test_someone_who_only_looks_is_not_in_the_way(tmp_path, monkeypatch):
     (tmp_path / ".lock").touch()
     with (tmp_path / ".lock").open() as file:
         fcntl.flock(file, fcntl.LOCK_SH)  # like `is_locked`, for a moment
-        timer = threading.Timer(0.05, fcntl.flock, [file, fcntl.LOCK_UN])
-        timer.start()
+        monkeypatch.setattr("time.sleep", lambda seconds: fcntl.flock(file, fcntl.LOCK_UN))
         with experiment_lock(Storage(tmp_path)):
             pass
-        timer.join()
 
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK])
