@@ -1,6 +1,7 @@
 """The search of an experiment: proposes rounds, writes them, reads them again, and gives out their trials."""
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,8 +22,12 @@ from cluster.storage.filesystem import StorageError
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.trial_file import FINAL, Status
 from cluster.trial.trainable import TrialReport
+from data_pipeline.words import count, say
 
 _STALE_S = 10.0  # for how long this process may still see the old content of a shared folder
+
+_MOST_PASSED_OVER = 20
+"""How many combinations a search may pass over for each one that it proposes, since they cannot be trained."""
 
 _SAME_DATA = ("experiment_config.val_set", "experiment_config.val_set_size")
 
@@ -98,12 +103,13 @@ class Searching:
             corners: The plan of the space's corners, whose warnings and code apply to all combinations.
 
         Raises:
-            ConfigError: If a proposal cannot be trained.
+            ConfigError: If a point cannot be trained, or hardly any combination.
             SearchError: If the rounds on disk belong to another search or are broken.
         """
         self.rounds.clear()
         plan = self._read() or self._propose([])
-        return replace(plan, warnings=corners.warnings, sources=corners.sources, search=self.search)
+        warnings = list(dict.fromkeys([*corners.warnings, *plan.warnings]))  # `corners` may be this plan
+        return replace(plan, warnings=warnings, sources=corners.sources, search=self.search)
 
     @property
     def is_complete(self) -> bool:
@@ -123,12 +129,14 @@ class Searching:
             values_mm: The validation error of each trial of the earlier rounds, by id, mm; None if it diverged.
 
         Raises:
-            ConfigError: If a proposal cannot be trained.
+            ConfigError: If hardly any combination can be trained.
             UserError: If there is no new combination.
             StorageError: If the round cannot be written.
         """
         plan = self._propose([self._result(of, values_mm) for of in self._keys])
         self.write()
+        for warning in plan.warnings:
+            say(f"warning: {warning}", sys.stderr)
         ids = {trial.id for trial in plan.trials}
         statuses: dict[str, Status] = self.folder.read_trials(
             lambda trial: trial.status, ids.__contains__, is_described=False
@@ -167,15 +175,45 @@ class Searching:
     def _propose(self, results_mm: Sequence[float | None]) -> Plan:
         """Adds a round that follows from the results of all earlier proposals; returns its plan."""
         number, empty = len(self.rounds), self._round(results_mm)
-        proposals = empty.more(self.proposing, self._proposals, self.search.size(number))
-        try:
-            plan = self._plan_of(proposals)
-        except ConfigError as error:
-            where = f"round {number} of the search proposes a combination that cannot be trained: "
-            raise ConfigError([replace(problem, text=where + problem.text) for problem in error.problems]) from error
+        proposals, passed_over = self._trainable(number, empty, self._proposals)
+        plan = self._plan_of(proposals)
         self.rounds.append(replace(empty, proposals=proposals, keys=[c.key for c in plan.combinations]))
         self._is_new = True
-        return plan
+        if not passed_over:
+            return plan
+        n = count(len(passed_over), "combination")
+        text = f"round {number} of the search passes over {n} that cannot be trained; for example, {passed_over[0]}"
+        return replace(plan, warnings=[text])
+
+    def _trainable(
+        self, number: int, start: Round, earlier: Sequence[RowIndices]
+    ) -> tuple[list[RowIndices], list[Problem]]:
+        """Returns all proposals of a round that `start` begins, and a problem of each that it passed over.
+
+        Raises:
+            ConfigError: If a point cannot be trained, or hardly any combination.
+        """
+        passed_over: dict[RowIndices, Problem] = {}
+        while True:
+            proposing = replace(self.proposing, passed_over=passed_over.keys())
+            proposals = start.more(proposing, earlier, self.search.size(number))
+            new = proposals[len(start.proposals) :]
+            problems = self._problems(new) if new else ()
+            if not problems:
+                return proposals, list(passed_over.values())
+            found = {proposal: of[0] for proposal in new if (of := self._problems([proposal]))}
+            passed_over |= found
+            most = _MOST_PASSED_OVER * self.search.size(number)
+            if not found or not found.keys().isdisjoint(start.points) or len(passed_over) > most:
+                where = f"round {number} of the search proposes combinations that cannot be trained: "
+                raise ConfigError([replace(problem, text=where + problem.text) for problem in problems])
+
+    def _problems(self, proposals: Sequence[RowIndices]) -> Sequence[Problem]:
+        try:
+            self._plan_of(proposals)
+        except ConfigError as error:
+            return error.problems
+        return ()
 
     def _round(self, results_mm: Sequence[float | None]) -> Round:
         """Returns an empty round of this search."""
@@ -224,8 +262,11 @@ class Searching:
         if last.versions == self._round([]).versions:
             again = replace(last, proposals=[]).more(self.proposing, earlier, len(last.proposals))
             if again != last.proposals:
+                again, _ = self._trainable(number, replace(last, proposals=[]), earlier)
+            if again[: len(last.proposals)] != last.proposals:
                 raise SearchError.broken(self.folder.storage, number, "its proposals do not follow from its results")
-        self.rounds[-1] = replace(last, proposals=last.more(self.proposing, earlier, self.search.size(number)))
+        proposals, _ = self._trainable(number, last, earlier)
+        self.rounds[-1] = replace(last, proposals=proposals)
         self._is_new = len(self.rounds[-1].proposals) > len(last.proposals)
 
 

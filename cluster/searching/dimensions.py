@@ -40,8 +40,12 @@ class Range:
         numbers = [self.low, self.high, *([] if self.step is None else [self.step])]
         kind = "ints" if self.integer else "numbers"
         allowed = int if self.integer else int | float
-        if any(isinstance(x, bool) or not isinstance(x, allowed) or not math.isfinite(x) for x in numbers):
-            return f"low, high and step must be finite {kind}"
+        for name, given in (("log", self.log), ("integer", self.integer)):
+            if not isinstance(given, bool):
+                return f"{name} must be True or False; got {given!r}"
+        wrong = [x for x in numbers if isinstance(x, bool) or not isinstance(x, allowed) or not math.isfinite(x)]
+        if wrong:
+            return f"low, high and step must be finite {kind}; got {wrong[0]!r}"
         if self.low >= self.high:
             return f"low must be less than high; got {self.low!r} and {self.high!r}"
         if self.log and self.low <= 0:

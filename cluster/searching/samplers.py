@@ -32,12 +32,14 @@ class Proposing:
         seed: The experiment's seed.
         dimensions: What there is to choose.
         points: The combinations that the search tries first, in order.
+        passed_over: Combinations that cannot be trained, so they are not proposed.
     """
 
     sampler: Sampler
     seed: int
     dimensions: Sequence[Dimension]
     points: Sequence[Choices] = ()
+    passed_over: Collection[Choices] = ()
 
     def next(self, results: Mapping[Choices, float | None], same_round: Sequence[Choices]) -> Choices:
         """Returns a combination that has not been proposed yet.
@@ -57,9 +59,9 @@ class Proposing:
             for attempt in range(_N_ATTEMPTS):
                 seed = np.random.SeedSequence([self.seed, len(known), attempt]).generate_state(1)
                 found = self._by_tpe(results, same_round, int(seed[0]))
-                if found not in known:
+                if found not in known and found not in self.passed_over:
                     return found
-        return self._first_new(known)
+        return self._first_new({*known, *self.passed_over})
 
     def _first_new(self, known: Collection[Choices]) -> Choices:
         for shares in self._draws():

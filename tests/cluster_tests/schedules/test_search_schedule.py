@@ -69,11 +69,13 @@ def search(small_data, tmp_path, monkeypatch):
     monkeypatch.setattr(Experiment, "_write_report", lambda *args: None)
     monkeypatch.setattr(experiment_module, "write_tables", lambda *args: None)
 
-    def run(name, n_combinations, workers=None, *, sampler="tpe", n_repetitions=2, points=(), high=0.1):
+    def run(name, n_combinations, workers=None, *, sampler="tpe", n_repetitions=2, points=(), high=0.1, model=None):
         monkeypatch.setattr(executor, "run_inline", workers or Workers())
         small = SmallExperiment(small_data, tmp_path / name)
         config = {"search": Search(sampler, n_combinations, round_size=6), "n_repetitions": n_repetitions}
-        found = small.experiment({f"experiment_config.{key}": value for key, value in config.items()})
+        found = small.experiment({f"experiment_config.{key}": value for key, value in config.items()} | (model or {}))
+        if model is not None:
+            found.add_range("model_args.dim", 4, 64, integer=True)
         found.add_range(LR, 1e-4, high, log=True)
         found.add_range(DECAY, 0.0, 1.0)
         for point in points:
@@ -102,6 +104,13 @@ def proposals_of(folder):
     return [tuple(proposal) for of in rounds_of(folder) for proposal in of["proposals"]]
 
 
+TRANSFORMER = {
+    "base_hyperparams.model": CorrectorTransformer,
+    "base_hyperparams.model_args": {"dim": 4, "n_layers": 1, "n_heads": 2, "feedforward_dim": 8},
+}
+"""Its width must be a multiple of the number of its heads."""
+
+
 class TestASearch:
     def test_proposes_the_same_with_any_number_of_workers_in_any_order(self, search):
         one = search("one", 30)
@@ -116,6 +125,23 @@ class TestASearch:
         extended = search("extended", 30, workers, sampler=sampler)
         assert len(workers.trained) == 30
         assert files_of(extended) == files_of(search("at_once", 30, sampler=sampler))
+
+    @pytest.mark.parametrize("sampler", ["tpe", "sobol", "random"])
+    def test_passes_over_what_cannot_be_trained(self, search, sampler, capsys):
+        def widths(folder):
+            return [width for width, *_ in proposals_of(folder)]
+
+        at_once = search("once", 20, sampler=sampler, model=TRANSFORMER)
+        said = capsys.readouterr().err
+        assert len(widths(at_once)) == 20
+        assert all(width % 2 == 0 for width in widths(at_once))
+        for number in range(4):
+            text = f"warning: round {number} of the search passes over "
+            assert said.count(text) == 1
+        assert "that cannot be trained; for example, base_hyperparams.model_args: CorrectorTransformer refuses" in said
+        search("extended", 9, sampler=sampler, model=TRANSFORMER)
+        search("extended", 15, Workers(n=3, seed=1), sampler=sampler, model=TRANSFORMER)
+        assert files_of(search("extended", 20, sampler=sampler, model=TRANSFORMER)) == files_of(at_once)
 
     def test_that_is_killed_between_the_file_of_a_round_and_its_training_proposes_the_same(
         self, search, monkeypatch, tmp_path
@@ -300,16 +326,20 @@ class TestAPlan:
         experiment = small_experiment.experiment({"experiment_config.search": Search("tpe", 2)}, options)
         assert "all combinations need the same validation set" in problems_of(experiment)
 
-    def test_names_the_round_that_proposes_an_untrainable_combination(self, small_experiment):
-        arguments = {"dim": 4, "n_layers": 1, "n_heads": 4, "feedforward_dim": 8}
-        changes = {"model": CorrectorTransformer, "model_args": arguments}
-        experiment = small_experiment.experiment(
-            {f"base_hyperparams.{key}": value for key, value in changes.items()}
-            | {"experiment_config.search": Search("sobol", 8)}
-        )
+    def test_of_which_a_point_cannot_be_trained_is_refused(self, small_experiment):
+        experiment = small_experiment.experiment({**TRANSFORMER, "experiment_config.search": Search("sobol", 8)})
         experiment.add_range("model_args.dim", 4, 64, integer=True)
+        experiment.add_point({"model_args.dim": 5})
         text = problems_of(experiment)
-        assert "model_args: round 0 of the search proposes a combination that cannot be trained: " in text
+        assert "model_args: round 0 of the search proposes combinations that cannot be trained: " in text
+
+    def test_of_which_hardly_anything_can_be_trained_is_refused(self, small_experiment):
+        arguments = {**TRANSFORMER["base_hyperparams.model_args"], "dim": 101, "n_heads": 101}
+        changes = {**TRANSFORMER, "base_hyperparams.model_args": arguments}
+        experiment = small_experiment.experiment({**changes, "experiment_config.search": Search("random", 3)})
+        experiment.add_range("model_args.dim", 101, 1010, integer=True)
+        text = problems_of(experiment)
+        assert "model_args: round 0 of the search proposes combinations that cannot be trained: " in text
 
     def test_reports_the_problems_of_all_corners_together(self, small_experiment):
         experiment = small_experiment.experiment(
