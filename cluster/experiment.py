@@ -190,6 +190,8 @@ class Experiment:
         Raises:
             ConfigError: If a value is not in its range or not among its options; then nothing is added.
         """
+        if not isinstance(values, Mapping):
+            raise ConfigError([Problem("add_point", f"got {values!r}; allowed: a dict of settings and their values")])
         point = {dotted(key): value for key, value in without_numpy(dict(values)).items()}
         named = point.keys()
         problems = [
@@ -393,8 +395,9 @@ class Experiment:
             counts = " and ".join(f"{statuses.count(s)} {s}" for s in STATUSES if s in statuses)
             goes_on = not {"interrupted", "pending"}.isdisjoint(statuses)
             waits = "search" if table.n_not_proposed else "race" if goes_on and self.config.race is not None else None
-            rest = "the others are complete" if waits is None else f"the {waits} waits for them"
-            text = f"{counts} of {len(trials)} trials; {rest}. This shows an error with its traceback:"
+            complete = "" if len(others) == len(trials) else "; the others are complete"
+            rest = complete if waits is None else f"; the {waits} waits for them"
+            text = f"{counts} of {len(trials)} trials{rest}. This shows an error with its traceback:"
             raise TrialsFailedError(f"{text}\n  {self._log_command([*table.failures, *others][0])}", table)
 
     def _log_command(self, trial: Mapping[str, Any]) -> str:

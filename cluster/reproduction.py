@@ -21,6 +21,7 @@ from cluster.planning.seeds import repetition_seed
 from cluster.provenance import current_versions
 from cluster.restored_experiment import restore_experiment
 from cluster.results.learning_curves import record_tables
+from cluster.results.results import Results
 from cluster.results.settings_text import differences, settings_of
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder, TrialFolder
@@ -128,8 +129,10 @@ def reproduce(
     if trial.status != "finished":
         lines = (trial.error or "").splitlines()
         why = f" ({lines[0]})" if lines else ""
-        where = f"{trial_id} of {folder.storage.location}"
-        raise UserError(f"{where} is not finished, so there is nothing to compare with: {trial.status}{why}")
+        where, state = f"{trial_id} of {folder.storage.location}", str(trial.status)
+        if trial.status == "interrupted" and trial.key in Results.read(folder).dropped:
+            state = "a race dropped it. Without the race, the script trains it to the end"
+        raise UserError(f"{where} is not finished, so there is nothing to compare with: {state}{why}")
     if trial.key is None or trial.repetition is None or trial.device is None or not trial.description:
         raise UserError(f"the trial.json of {trial_id} does not say how it was trained; was it edited?")
     content = folder.read_experiment()

@@ -108,7 +108,10 @@ class Training:
         if end.kind == "complete" and isinstance(schedule, RaceSchedule | RacedSearchSchedule):
             n = schedule.n_epochs_in_vain()
             if n:
-                say(f"{count(n, 'epoch')} trained ahead in vain, for combinations that were then dropped", sys.stderr)
+                text = (
+                    "of dropped combinations beyond their last rung, in vain: ahead of a decision, or before the race"
+                )
+                say(f"{count(n, 'epoch')} {text}", sys.stderr)
         plan = schedule.plan if isinstance(schedule, SearchSchedule | RacedSearchSchedule) else plan
         self.check_lock()  # a process that lost the lock must not write
         remove_surplus_states(plan, monitor.outcomes, self.job)

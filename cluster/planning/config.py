@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -402,6 +402,8 @@ def local_path(path: str | os.PathLike[str]) -> Path:
 def without_numpy(value: Any) -> Any:
     """Returns a copy of a setting with Python numbers instead of numpy numbers; dicts, lists and tuples are new.
 
+    The settings of a race or a search are replaced too.
+
     A checkpoint with a numpy number in the optimizer's state does not load with `weights_only=True`. A setting that
     contains itself, or is nested too deeply, is returned as it is: `encode` refuses it.
     """
@@ -418,6 +420,8 @@ def _without_numpy(value: Any) -> Any:
         return {key: _without_numpy(item) for key, item in value.items()}
     if type(value) in (list, tuple):
         return type(value)(_without_numpy(item) for item in value)
+    if isinstance(value, SuccessiveHalving | Search):
+        return replace(value, **{name: _without_numpy(item) for name, item in vars(value).items()})
     return value
 
 

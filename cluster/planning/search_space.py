@@ -292,10 +292,17 @@ class SearchSpace:
             path = dotted(key)
             place = next((i for i, axis in enumerate(self.axes) if path in axis.paths and axis.rows), None)
             if place is None:
-                problems.append(Problem(where, f"{path} is not an option yet; add its options first"))
+                has_range = any(path in axis.paths for axis in self.axes)
+                text = (
+                    "has a range; a condition needs options"
+                    if has_range
+                    else "is not an option yet; add its options first"
+                )
+                problems.append(Problem(where, f"{path} {text}"))
                 continue
             rows, wrong = self._rows_with(place, {path: value})
-            problems += [replace(problem, path=where) for problem in wrong]
+            several = "; a condition names one value" if isinstance(value, list | tuple) else ""
+            problems += [replace(problem, path=where, text=problem.text + several) for problem in wrong]
             found.append((place, frozenset(rows)))
         return tuple(found), problems
 

@@ -32,7 +32,7 @@ def open_brackets(
         round_size: How many combinations a round of a search proposes; each round is a bracket. None without a search.
 
     Raises:
-        RaceError: If decisions are missing or contradict each other.
+        RaceError: If decisions are missing or contradict each other, or if repetitions that confirm have decided.
     """
     brackets = []
     for data, planned in entrants.items():
@@ -102,6 +102,12 @@ def _decided_bracket(
 ) -> Bracket:
     """Returns a bracket that has made decisions, without its entrants."""
     first = made[0]
+    if n_fresh and n_planned < first.n_repetitions:
+        raise RaceError(
+            f"the race on {data.name} has decided with {first.n_repetitions} repetitions. With n_repetitions "
+            f"{n_planned}, the fresh ones that confirm its finalists (confirm={n_fresh}) would be some of them. Set "
+            f"n_repetitions to {first.n_repetitions} or more, or leave out confirm"
+        )
     return Bracket(
         data=data,
         number=first.bracket,

@@ -133,14 +133,16 @@ def race_texts(brackets: Sequence[Bracket], ended: AbstractSet[str]) -> list[str
     """
     texts = []
     for bracket in brackets:
+        if not bracket.entrants:  # none of its combinations is planned any more
+            continue
         rungs = planned_rungs(bracket)
         of_one = sum(entrant.num_epochs * len(entrant.trained) for entrant in bracket.entrants.values())
         in_grid = bracket.n_planned * of_one
         in_race = sum(rung.n_epochs for rung in rungs)
-        added = f", added later (bracket {bracket.number + 1})" if bracket.number else ""
         cost = f"{in_race:,} of {in_grid:,} epochs ({100 * in_race / max(1, in_grid):.1f} %)"
         about = "" if bracket.is_decided else "about "
-        first = f"race of {count(len(bracket.entrants), 'combination')} on {bracket.data.name}{added}: {about}{cost}"
+        where = f"{bracket.data.name}{_number(bracket.number)}"
+        first = f"race of {count(len(bracket.entrants), 'combination')} on {where}: {about}{cost}"
         rows = [_row(f"{number}", rung, "decided" * rung.is_decided) for number, rung in enumerate(rungs, 1)]
         if bracket.n_fresh:
             fresh = planned_to_confirm(bracket)
@@ -199,8 +201,11 @@ def standing_text(brackets: Sequence[Bracket], leader_of: Callable[[Entrant], st
 
 
 def _where(data: str, bracket: int, rung: int, n_rungs: int) -> str:
-    added = f", bracket {bracket + 1}" if bracket else ""
-    return f"race on {data}{added}, rung {rung + 1} of {n_rungs}"
+    return f"race on {data}{_number(bracket)}, rung {rung + 1} of {n_rungs}"
+
+
+def _number(bracket: int) -> str:
+    return f", bracket {bracket + 1}" if bracket else ""
 
 
 def _epochs(rung: PlannedRung) -> str:
@@ -247,7 +252,11 @@ def race_warnings(brackets: Sequence[Bracket], space: SearchSpace, inputs: Input
         return []
     warnings = []
     for bracket in brackets:
-        if not bracket.earlier and not bracket.decisions and len(bracket.entrants) < MIN_COMBINATIONS:
+        is_new = not bracket.earlier and not bracket.decisions
+        if is_new and bracket.n_rungs > 1 and bracket.rule.min_finalists >= len(bracket.entrants):
+            n = count(len(bracket.entrants), "combination")
+            warnings.append(f"the race drops nothing: there are {n}, and min_finalists is {bracket.rule.min_finalists}")
+        elif is_new and len(bracket.entrants) < MIN_COMBINATIONS:
             warnings.append(
                 f"a race of {count(len(bracket.entrants), 'combination')} saves little, because at least "
                 f"{bracket.rule.min_finalists} are trained to the end; races are meant for {MIN_COMBINATIONS} or more"

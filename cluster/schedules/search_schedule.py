@@ -30,6 +30,7 @@ _MOST_PASSED_OVER = 20
 """How many combinations a search may pass over for each one that it proposes, since they cannot be trained."""
 
 _SAME_DATA = ("experiment_config.val_set", "experiment_config.val_set_size")
+_NOT_SEEN = ("experiment_config.test_set", "experiment_config.test_set_size")
 
 
 def check_searchable(space: SearchSpace, search: Search | None, points: Sequence[Mapping[str, Any]]) -> list[Problem]:
@@ -53,6 +54,9 @@ def check_searchable(space: SearchSpace, search: Search | None, points: Sequence
         if not axis.folds and not set(axis.paths).isdisjoint(_SAME_DATA):
             text = "a search compares validation errors, so all combinations need the same validation set"
             problems.append(Problem(axis.name, f"{text}; run a separate experiment for each set"))
+        if not axis.folds and set(axis.paths) <= set(_NOT_SEEN):
+            text = "a search compares validation errors, on which the test set has no influence; choose one"
+            problems.append(Problem(axis.name, text))
     if len({fold.dataset for fold in space.folds}) > 1:
         problems.append(
             Problem("add_folds", "a search uses the folds of one dataset; run a separate experiment for each dataset")
@@ -61,6 +65,10 @@ def check_searchable(space: SearchSpace, search: Search | None, points: Sequence
     if n < search.n_combinations:
         text = f"there are only {n} combinations to search; lower n_combinations, or train the grid without a search"
         problems.append(Problem(where, text))
+    if len(points) > search.n_combinations:
+        n = search.n_combinations
+        text = f"there are {len(points)} points, but n_combinations is only {n}, so some would never be tried"
+        problems.append(Problem("add_point", text))
     for point in points:
         problems += [replace(p, text=f"in a point: {p.text}") for p in space.point(point)[1]]
     return problems
@@ -248,7 +256,9 @@ class Searching:
         plan = self._plan_of(self._proposals)
         then, keys = [key for of in self.rounds for key in of.keys], [c.key for c in plan.combinations]
         if then != keys[: len(then)]:
-            raise SearchError(f"{where} was started with other settings or data. {NEW_SEARCH}")
+            raise SearchError(
+                f"{where} was started with other data or another base, such as another num_epochs. {NEW_SEARCH}"
+            )
         self.rounds[-1] = replace(self.rounds[-1], keys=keys[len(then) - len(self.rounds[-1].keys) :])
         return plan
 

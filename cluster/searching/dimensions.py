@@ -40,7 +40,8 @@ class Range:
         numbers = [self.low, self.high, *([] if self.step is None else [self.step])]
         kind = "ints" if self.integer else "numbers"
         allowed = int if self.integer else int | float
-        for name, given in (("log", self.log), ("integer", self.integer)):
+        switches: dict[str, object] = {"log": self.log, "integer": self.integer}
+        for name, given in switches.items():
             if not isinstance(given, bool):
                 return f"{name} must be True or False; got {given!r}"
         wrong = [x for x in numbers if isinstance(x, bool) or not isinstance(x, allowed) or not math.isfinite(x)]

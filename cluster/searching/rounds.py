@@ -111,4 +111,6 @@ def require_same(found: Round, expected: Round, where: str) -> None:
         if then != now:
             raise SearchError(f"{where} was started with the {name} {then!r}, which is now {now!r}. {NEW_SEARCH}")
     if found.space != expected.space:
-        raise SearchError(f"{where} was started with other options or ranges. {NEW_SEARCH}")
+        new = [" & ".join(axis["paths"]) for axis in expected.space if axis not in found.space]
+        of = f"; new or changed: {', '.join(new)}" if new else " (fewer, or in another order)"
+        raise SearchError(f"{where} was started with other options or ranges{of}. {NEW_SEARCH}")

@@ -10,6 +10,7 @@ import numpy as np
 from cluster.searching.dimensions import Choice, Choices, Dimension, Range
 from cluster.searching.search import Sampler
 from data_pipeline.user_error import UserError
+from data_pipeline.words import count
 
 if TYPE_CHECKING:
     import optuna
@@ -71,8 +72,8 @@ class Proposing:
             if tuple(found) not in known:
                 return tuple(found)
         raise UserError(
-            f"the search has proposed {len(known)} combinations and found no new one in {2**_LOG2_MOST_DRAWS:,} draws; "
-            "lower n_combinations, or widen the ranges"
+            f"the search knows {count(len(known), 'combination')} and found no new one in "
+            f"{2**_LOG2_MOST_DRAWS:,} draws; lower n_combinations, or widen the ranges"
         )
 
     def _draws(self) -> Iterator[list[float]]:

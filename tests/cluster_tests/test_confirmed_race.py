@@ -7,7 +7,12 @@ import pytest
 from cluster.experiment import TrialsFailedError
 from cluster.racing.successive_halving import SuccessiveHalving
 from cluster.reports.page.page import page
+from cluster.reproduction import reproduce
+from cluster.schedules.decision_checks import RaceError
+from cluster.storage.filesystem import Storage
+from cluster.storage.folders import ExperimentFolder
 from cluster.trained import read_corrector
+from data_pipeline.user_error import UserError
 from tests.cluster_tests.small_experiment import LR, SmallExperiment
 
 N, RACE_OF = "experiment_config.n_repetitions", "experiment_config.race"
@@ -119,6 +124,20 @@ def test_another_repetition_takes_over_the_first_fresh_one_and_a_new_one_replace
         assert (row["deciding_n"], row["n"]) == (2, 2)
 
 
+def test_a_repetition_that_decided_never_confirms(finished, small_experiment):
+    two = {**RACE, N: 2}
+    small_experiment.run(two, OPTIONS)
+    with pytest.raises(RaceError, match=r"has decided with 2 repetitions\. With n_repetitions 1, the fresh ones that"):
+        small_experiment.experiment(RACE, OPTIONS).plan()
+    assert small_experiment.experiment({**RACE, RACE_OF: SuccessiveHalving(**RULE)}, OPTIONS).plan()
+
+
+def test_a_dropped_trial_is_not_reproduced_and_says_that_the_race_dropped_it(finished):
+    dropped = next(iter(finished.experiment(RACE, OPTIONS).results().dropped))
+    with pytest.raises(UserError, match=r"nothing to compare with: a race dropped it\. Without the race, the script"):
+        reproduce(ExperimentFolder(Storage(finished.folder)), f"{dropped}/0")
+
+
 def test_without_confirm_a_race_has_the_tables_of_one_that_was_never_confirmed(confirmed, small_data, tmp_path):
     other = SmallExperiment(small_data, tmp_path / "other")
     plain = {**RACE, RACE_OF: SuccessiveHalving(**RULE)}
@@ -145,5 +164,5 @@ def test_a_failed_fresh_repetition_ends_the_script_with_an_error_and_is_trained_
 def test_the_report_says_what_fresh_repetitions_cost(finished):
     experiment = finished.experiment(RACE, OPTIONS)
     report = page(experiment.folder, experiment.results())
-    assert "the race takes 18 of the 24 epochs of the whole grid (75 %)" in report
+    assert "the race takes 18 of the 24 epochs that training all would take (75 %)" in report
     assert "The fresh repetitions that confirm its finalists take 24 more." in report

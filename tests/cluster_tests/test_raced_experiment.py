@@ -164,6 +164,8 @@ class TestARace:
         options = {LR: [1e-4, 1e-3, 1e-2], "loss_function": [MetricLoss(errors.coordinate_difference), NanLoss()]}
         with pytest.raises(TrialsFailedError, match="3 diverged of 6 trials; the others are complete"):
             small_experiment.run(changes, options)
+        with pytest.raises(TrialsFailedError, match=r"3 diverged of 3 trials\. This shows"):
+            small_experiment.run(changes, {**options, "loss_function": [NanLoss()]})
 
     def test_continues_after_ctrl_c_at_any_time(self, small_experiment, raced, capsys):
         n_left = 0

@@ -16,12 +16,15 @@ from cluster.reports.page.sentences import name_of
 from cluster.results.choice.best_so_far import best_in_order, best_in_random_order
 from cluster.results.choice.ranks import ValidationAndTest
 from cluster.results.choice.seeds import MAX_REPETITIONS, repetitions_to_separate, variances
-from cluster.results.rows import Row, SummaryColumns, column
+from cluster.results.rows import CONFIRMS, Row, SummaryColumns, column
 from cluster.results.statistics import MIN_REPETITIONS, Array
 from data_pipeline.words import count
 
 _MIN_COMBINATIONS = 6
 """With fewer combinations, shares of variance and charts would say nothing."""
+
+_MIN_FINALISTS = 3
+"""A race may have no more; with fewer, ranks would say nothing."""
 
 _MIN_HALVED = 20
 """With fewer combinations, the better half is too small to be shown separately."""
@@ -41,7 +44,7 @@ def choice(data: PageData) -> Iterator[Markup]:
         return
     yield section_of(data, "seeds", "Options or chance", *(tag("p", text) for text in _seeds(data, complete)))
     with_test = _complete(data, complete, "test") if data.table.split == "test" else []
-    if len(with_test) >= _MIN_COMBINATIONS:
+    if len(with_test) >= (_MIN_FINALISTS if data.table.decisions else _MIN_COMBINATIONS):
         yield section_of(data, "ranks", "Validation and test", *_ranks(data, with_test))
     rows = complete + (data.table.not_ranked if _is_search(data) else [])
     epochs = np.array([_epochs(data, row) for row in rows])
@@ -200,9 +203,10 @@ def _correlation(found: ValidationAndTest, of: str) -> str:
 def _epochs(data: PageData, row: Row) -> float:
     """Returns the epochs of a combination, summed over its repetitions and folds; NaN if they are not known.
 
-    A combination that a race dropped has not begun all of its repetitions.
+    A combination that a race dropped has not begun all of its repetitions. Fresh repetitions found nothing.
     """
-    curves = [data.logged.curves.get(trial_id(trial)) for trial in data.table.repetitions[row["key"]]]
+    trials = [trial for trial in data.table.repetitions[row["key"]] if trial.get("role") != CONFIRMS]
+    curves = [data.logged.curves.get(trial_id(trial)) for trial in trials]
     missing = 0.0 if row["key"] in data.table.dropped else math.nan
     ends = [missing if curve is None or not len(curve.epochs) else float(curve.epochs[-1]) for curve in curves]
     return len(data.table.trained_keys(row["key"])) * math.fsum(ends)

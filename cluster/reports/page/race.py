@@ -45,7 +45,7 @@ def race(data: PageData) -> list[Markup]:
 def _title(course: RaceCourse) -> str:
     first = course.decisions[0]
     size = "" if first.size is None else f" (first {first.size:,})"
-    return f"{first.data}{size}{', added later' if course.guests else ''}"
+    return f"{first.data}{size}{f', bracket {first.bracket + 1}' if first.bracket else ''}"
 
 
 def _course(data: PageData, course: RaceCourse) -> Iterator[Markup]:
@@ -66,8 +66,8 @@ def _words(course: RaceCourse) -> Iterator[str]:
     n, n_grid = course.n_epochs, course.n_epochs_of_grid
     stayed = f"{len(course.staying):,} of {count(len(course.last), 'combination')}"
     if course.guests:
-        stayed += f", {len(course.guests & course.last.keys()):,} of them finalists of an earlier race,"
-    share = f"{n:,} of the {n_grid:,} epochs of the whole grid ({100 * n / max(1, n_grid):.0f} %)"
+        stayed += f", {len(course.guests & course.last.keys()):,} of them finalists of earlier brackets,"
+    share = f"{n:,} of the {n_grid:,} epochs that training all would take ({100 * n / max(1, n_grid):.0f} %)"
     if course.is_decided:
         yield f"{stayed} stayed to the end. Counting each of the others up to its last rung, the race takes {share}."
     else:

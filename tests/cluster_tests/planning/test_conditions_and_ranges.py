@@ -89,6 +89,8 @@ class TestAnOptionWithACondition:
                 "KernelCorrector is not among its options: CorrectorMLP, ",
             ),
             (LR, {"model": "CorrectorMLP"}, "got 'CorrectorMLP'; allowed: a class"),
+            (LR, {"model": [CorrectorMLP, CorrectorLCN]}, "; a condition names one value"),
+            (LR, {"model_args.dropout": 0.1}, "model_args.dropout has a range; a condition needs options"),
             (LR, {}, "got {}; allowed: a dict of options and the value of each"),
             (LR, ["model"], "allowed: a dict of options"),
             ("experiment_config.train_set_size", OF_MLP, "train_set_size applies to all combinations"),
@@ -96,10 +98,11 @@ class TestAnOptionWithACondition:
     )
     def test_that_is_wrong_says_what_is_allowed_and_adds_nothing(self, small_experiment, key, when, problem):
         experiment = small_experiment.experiment(options={"model": [CorrectorMLP, CorrectorLCN]})
+        experiment.add_range("model_args.dropout", 0.0, 0.5)
         (found,) = problems_of(experiment.add_options, key, [4], when=when)
         assert f"when of {key}" in found
         assert problem in found
-        assert len(experiment.space.axes) == 1
+        assert len(experiment.space.axes) == 2
 
 
 class TestARange:
@@ -149,6 +152,7 @@ class TestAPoint:
             ({"model_args.hidden_dims": [7]}, "[7] is not among its options: [8], [16]"),
             ({"model_args.dim": 2}, "model_args.dim: it does not apply to this point"),
             ({"loss_space": "default"}, "loss_space: is neither a range nor an option; add it first"),
+            ([LR], "add_point: got ['optimizer_args.lr']; allowed: a dict of settings and their values"),
         ],
     )
     def test_outside_the_space_is_an_error(self, small_experiment, point, problem):

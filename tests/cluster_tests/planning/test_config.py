@@ -412,13 +412,17 @@ class TestARightConfig:
     def test_holds_no_numbers_of_numpy(self, small_experiment):
         changes = {
             "experiment_config.n_repetitions": np.int64(3),
+            "experiment_config.race": SuccessiveHalving(reduction_factor=np.int64(3), max_cost=np.float32(0.5)),
+            "experiment_config.search": Search("random", np.int64(4)),
             "base_hyperparams.model_args.hidden_dims": [np.int64(8)],
             "base_hyperparams.optimizer_args": {"lr": np.float64(0.5), "betas": (np.float32(0.5), 0.9)},
         }
         experiment = small_experiment.experiment(changes)
         hyperparams = experiment.space.settings(()).hyperparams
         taken = [experiment.config.n_repetitions, hyperparams.model_args["hidden_dims"][0]]
-        assert [type(value) for value in taken] == [int, int]
+        taken += [experiment.config.race.reduction_factor, experiment.config.search.n_combinations]
+        assert [type(value) for value in taken] == [int] * 4
+        assert type(experiment.config.race.max_cost) is float
         assert hyperparams.optimizer_args == {"lr": 0.5, "betas": (0.5, 0.9)}
         assert {type(value) for value in (hyperparams.optimizer_args["lr"], *hyperparams.optimizer_args["betas"])} == {
             float

@@ -8,7 +8,7 @@ from torch.optim import lr_scheduler
 
 from cluster.planning.config import ConfigError
 from cluster.racing.successive_halving import SuccessiveHalving
-from cluster.schedules.race_plan import standing_text
+from cluster.schedules.race_plan import race_texts, standing_text
 from cluster.searching.search import Search
 from tests.cluster_tests.schedules.simulated_race import DATA, SimulatedRace, entrants
 from tests.cluster_tests.small_experiment import LR
@@ -105,8 +105,8 @@ class TestAWarning:
         assert "until epoch 7" in warning
 
     def test_says_that_few_combinations_save_little(self, warnings_of):
-        (warning,) = warnings_of({}, {LR: [1e-3, 1e-2]})
-        assert warning.startswith("a race of 2 combinations saves little, because at least 3 are trained to the end")
+        (warning,) = warnings_of({}, {LR: [1e-4, 1e-3, 3e-3, 1e-2]})
+        assert warning.startswith("a race of 4 combinations saves little, because at least 3 are trained to the end")
 
     def test_says_that_training_sets_of_different_sizes_compete(self, warnings_of):
         sets = {"experiment_config.train_set": ["small_train", "small_val"], **LRS}
@@ -114,6 +114,10 @@ class TestAWarning:
         assert warning.startswith("the race on small_val compares training sets of 20 to 40 frames, but after a few")
         same = {"experiment_config.train_set": ["small_train", "two_train"], **LRS}
         assert not any("compares training sets" in text for text in warnings_of({}, same))
+
+    def test_says_that_all_combinations_are_finalists(self, warnings_of):
+        (warning,) = warnings_of({}, {LR: [1e-3, 1e-2]})
+        assert warning == "the race drops nothing: there are 2 combinations, and min_finalists is 3"
 
     def test_says_that_short_trainings_drop_nothing(self, warnings_of):
         (warning,) = warnings_of({"solver_config.num_epochs": 2})
@@ -171,6 +175,14 @@ def test_the_plan_shows_rungs_and_their_cost_relative_to_the_grid(small_experime
         ["3", "30", "3", "2", "6", "120"],
     ]
     assert "race of 6 combinations on small_val: about 198 of 360 epochs (55.0 %)" in text
+
+
+def test_the_plan_leaves_out_brackets_of_which_nothing_is_planned_any_more(tmp_path):
+    race = SimulatedRace(tmp_path / "race", {DATA: entrants(6)})
+    race.run()
+    race.planned = {DATA: entrants(7, start=6)}
+    (text,) = race_texts(race.brackets(), set())
+    assert text.startswith("race of 7 combinations on val, bracket 2: about ")
 
 
 def test_where_a_race_stands_is_its_last_decision_or_its_first_rung(tmp_path):

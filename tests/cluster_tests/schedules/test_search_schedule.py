@@ -69,11 +69,23 @@ def search(small_data, tmp_path, monkeypatch):
     monkeypatch.setattr(Experiment, "_write_report", lambda *args: None)
     monkeypatch.setattr(experiment_module, "write_tables", lambda *args: None)
 
-    def run(name, n_combinations, workers=None, *, sampler="tpe", n_repetitions=2, points=(), high=0.1, model=None):
+    def run(
+        name,
+        n_combinations,
+        workers=None,
+        *,
+        sampler="tpe",
+        n_repetitions=2,
+        points=(),
+        high=0.1,
+        num_epochs=2,
+        model=None,
+    ):
         monkeypatch.setattr(executor, "run_inline", workers or Workers())
         small = SmallExperiment(small_data, tmp_path / name)
         config = {"search": Search(sampler, n_combinations, round_size=6), "n_repetitions": n_repetitions}
-        found = small.experiment({f"experiment_config.{key}": value for key, value in config.items()} | (model or {}))
+        changes = {f"experiment_config.{key}": value for key, value in config.items()}
+        found = small.experiment({**changes, "solver_config.num_epochs": num_epochs, **(model or {})})
         if model is not None:
             found.add_range("model_args.dim", 4, 64, integer=True)
         found.add_range(LR, 1e-4, high, log=True)
@@ -215,7 +227,8 @@ class TestASearch:
         ("changes", "problem"),
         [
             ({"sampler": "sobol"}, "was started with the sampler 'tpe', which is now 'sobol'. Undo the change"),
-            ({"high": 0.2}, "was started with other options or ranges. Undo the change"),
+            ({"high": 0.2}, "was started with other options or ranges; new or changed: optimizer_args.lr. Undo the"),
+            ({"num_epochs": 3}, "was started with other data or another base, such as another num_epochs. Undo the"),
         ],
     )
     def test_cannot_be_continued_as_another_one(self, search, changes, problem):
@@ -325,6 +338,18 @@ class TestAPlan:
         options = {"experiment_config.val_set_size": [5, 10]}
         experiment = small_experiment.experiment({"experiment_config.search": Search("tpe", 2)}, options)
         assert "all combinations need the same validation set" in problems_of(experiment)
+
+    def test_of_options_on_several_test_sets_is_refused(self, small_experiment):
+        options = {LR: [1e-3, 1e-2], "experiment_config.test_set": ["small_test", "small_val"]}
+        experiment = small_experiment.experiment({"experiment_config.search": Search("tpe", 2)}, options)
+        assert "test_set: a search compares validation errors, on which the test set has no" in problems_of(experiment)
+
+    def test_of_more_points_than_combinations_is_refused(self, small_experiment):
+        experiment = small_experiment.experiment({"experiment_config.search": Search("tpe", 1)})
+        experiment.add_range(LR, 1e-4, 1e-1)
+        for lr in (1e-3, 1e-2):
+            experiment.add_point({LR: lr})
+        assert "add_point: there are 2 points, but n_combinations is only 1, so" in problems_of(experiment)
 
     def test_of_which_a_point_cannot_be_trained_is_refused(self, small_experiment):
         experiment = small_experiment.experiment({**TRANSFORMER, "experiment_config.search": Search("sobol", 8)})

@@ -172,6 +172,12 @@ def test_a_race_is_no_random_search_and_its_finalists_are_not_all(tmp_path):
     assert "of the variance" not in words(found["seeds"])
 
 
+def test_the_ranks_of_the_few_finalists_of_a_race_are_shown(tmp_path):
+    rule = SuccessiveHalving(reduction_factor=3, min_finalists=3, max_cost=0.01)
+    folder, *_ = write_replayed_race(tmp_path / "race", drawn_curves(18), rule)
+    assert "the best of 3 combinations" in words(sections(folder)["ranks"])
+
+
 def test_folds_are_one_combination(tmp_path):
     folder = write_fold_results(
         tmp_path / "folds", {lr: [[9.0 + lr, 9.1 + lr], [8.0 + lr, 8.2 + lr]] for lr in range(7)}, [(100, 10), (50, 20)]

@@ -56,7 +56,7 @@ def test_the_table_has_the_rungs(replayed):
 
 def test_says_what_the_race_cost_and_that_other_repetitions_are_no_comparison(replayed):
     text, replay = replayed
-    assert f"of the 1,944 epochs of the whole grid ({100 * replay.cost:.0f} %)" in text
+    assert f"of the 1,944 epochs that training all would take ({100 * replay.cost:.0f} %)" in text
     assert "Means are over 1 repetition up to the first rung, and over 3 from there" in text
     assert "in vain" not in text
 
@@ -82,9 +82,9 @@ def test_a_later_bracket_is_a_race_of_its_own_whose_guests_cost_nothing(tmp_path
     later = {C: ([8.5], "best"), A: ([9.0], "earlier finalist"), D: ([9.5], "behind")}
     decisions = {(0, 0): (3, first), (1, 0): (3, later)}
     text = section(write_race(folder, decisions, data="a_val", n_rungs=2))
-    assert re.findall("<h3>(.*?)</h3>", text) == ["a_val", "a_val, added later"]
-    assert text.count("12 of the 18 epochs of the whole grid (67 %)") == 2
-    assert "2 of 3 combinations, 1 of them finalists of an earlier race, stayed to the end." in text
+    assert re.findall("<h3>(.*?)</h3>", text) == ["a_val", "a_val, bracket 2"]
+    assert text.count("12 of the 18 epochs that training all would take (67 %)") == 2
+    assert "2 of 3 combinations, 1 of them finalists of earlier brackets, stayed to the end." in text
 
 
 def test_many_dropped_combinations_are_drawn_as_a_sample(tmp_path):
