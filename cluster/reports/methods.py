@@ -46,7 +46,7 @@ def methods_paragraph(results: Results) -> str:
 def _searched(results: Results, experiment: ExperimentFile) -> str:
     """Says which options were combined, and how often each combination was trained."""
     paths = results.distinguishing_paths
-    values = {path: list({repr(row[path]): row[path] for row in results.trials}.values()) for path in paths}
+    values = {path: results.option_values(path) for path in paths}
     n = len(results.summary)
     names = short_names(paths)
     ranges = {axis.paths[0]: axis.range for axis in experiment.options if axis.range is not None}

@@ -42,6 +42,16 @@ class FoldName(NamedTuple):
     number: int
 
 
+class Option(NamedTuple):
+    """An option of the script: a setting, or several that vary together."""
+
+    values: Sequence[Any]
+    """In the order of the script; none if it has a range."""
+
+    depends_on: frozenset[str]
+    """The options that decide whether it applies, and those that these depend on, by their columns."""
+
+
 @dataclass(frozen=True)
 class ExperimentDescription:
     """The part of `experiment.json` that a table needs.
@@ -60,6 +70,7 @@ class ExperimentDescription:
     seeds: Sequence[int]
     option_paths: list[str]
     distinguishing_paths: list[str]
+    options: dict[str, Option]
     ranges: list[str]
     n_not_proposed: int
     splits: list[str]
@@ -86,14 +97,15 @@ class ExperimentDescription:
         n_frames = [found.n_frames or 0 for of_split in data_sets.values() for found in of_split.values()]
         if folds and (min(n_frames, default=0) < 1 or len(n_frames) < len(splits) * len(folds)):
             raise ValueError("data lacks the numbers of frames of some folds")
-        combinations, distinguishing = _labelled(combinations, file.options)
+        combinations, options = _labelled(combinations, file.options)
         option_paths = _varied(combinations)
         return cls(
             name=file.name,
             combinations=combinations,
             seeds=file.plan.seeds,
             option_paths=option_paths,
-            distinguishing_paths=[path for path in option_paths if path in distinguishing],
+            distinguishing_paths=[path for path in option_paths if path in options],
+            options=options,
             ranges=[axis.paths[0] for axis in file.options if axis.range is not None],
             n_not_proposed=file.n_not_proposed,
             splits=splits,
@@ -121,16 +133,20 @@ def _varied(combinations: Sequence[Combination]) -> list[str]:
     return [path for path in paths if len({repr(c.options[path]) for c in combinations}) > 1]
 
 
-def _labelled(combinations: Sequence[Combination], axes: Sequence[Axis]) -> tuple[list[Combination], set[str]]:
-    """Adds the columns of labels to the options of combinations, and names the columns that distinguish them."""
+def _labelled(combinations: Sequence[Combination], axes: Sequence[Axis]) -> tuple[list[Combination], dict[str, Option]]:
+    """Adds the columns of labels to the options of combinations, and describes the columns that distinguish them."""
     options: list[dict[str, Any]] = [{} for _ in combinations]
-    distinguishing = set()
+    names: list[str] = []
+    described: dict[str, Option] = {}
     for axis in axes:
         if axis.range is None:
             name, values = distinguishing_column(axis.paths, axis.rows, axis.labels)
         else:
             name, values = axis.paths[0], []
-        distinguishing.add(name)
+        conditions = [names[place] for place, _ in axis.when]
+        depends_on = frozenset(conditions).union(*(described[other].depends_on for other in conditions))
+        names.append(name)
+        described[name] = Option(values, depends_on)
         of_row = {repr(list(row)): value for row, value in zip(axis.rows, values, strict=True)}
         for combination, own in zip(combinations, options, strict=True):
             settings = [combination.options.get(path) for path in axis.paths]
@@ -143,7 +159,7 @@ def _labelled(combinations: Sequence[Combination], axes: Sequence[Axis]) -> tupl
                 own[name] = of_row[repr(settings)]
     if any(own.keys() < c.options.keys() for c, own in zip(combinations, options, strict=True)):
         raise ValueError("plan has settings that vary and are not in options")
-    return [replace(c, options=own) for c, own in zip(combinations, options, strict=True)], distinguishing
+    return [replace(c, options=own) for c, own in zip(combinations, options, strict=True)], described
 
 
 def _folds(axes: Sequence[Axis], combinations: Sequence[Combination]) -> dict[str, FoldName]:

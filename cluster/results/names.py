@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_pipeline.user_error import UserError, did_you_mean
@@ -82,6 +82,11 @@ def distinguishing_column(
         for place, detail in zip(places, details, strict=True):
             texts[place] = f"{head} ({detail})" if detail else head
     return f"{first}{_LABEL}", texts
+
+
+def in_order(values: Mapping[str, Any], listed: Sequence[Any]) -> dict[str, Any]:
+    """Returns values, by their `repr`, in the order in which a script lists them; values that it lacks come last."""
+    return {text: values[text] for text in dict.fromkeys([*map(repr, listed), *values]) if text in values}
 
 
 def option_texts(values: Sequence[object]) -> list[str]:

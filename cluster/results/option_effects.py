@@ -3,18 +3,24 @@
 Means for the values of an option are comparable only if each value was trained with the same other options and in the
 same repetitions. All means here are over the largest set of trials with this property: all trials of a grid that has
 finished, fewer if some failed or are missing. Every result says which.
+
+An option that applies only to some combinations is averaged over those alone. A value of an option on which others
+depend is averaged over all their values that apply with it, since these cannot be the same for its other values.
 """
 
 import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cluster.results.chance import Chance, chances_of_grid, shares_of_grid
+from cluster.results.experiment_description import Option
+from cluster.results.names import NOT_APPLICABLE, in_order
 from cluster.results.statistics import Array, Estimate, estimate
 
 _Mask = npt.NDArray[np.bool_]
@@ -24,6 +30,7 @@ MIN_COMBINATIONS = 12
 """An incomplete grid with fewer combinations than this has no importances: they would say nothing."""
 
 _ROUNDING = 1e-9  # a smaller share is rounding
+_UNKNOWN: Mapping[str, Option] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,8 @@ class GroupMean:
         values: The values, one for each option.
         by_repetition: The mean over the other options in each repetition of the basis; empty if the group was left out.
         estimate: The mean of these: `n` counts repetitions. The interval is for other seeds and the same grid.
-        n_averaged: The trials in the mean: the same number in each group, or 0 if the group was left out.
+        n_averaged: The trials in the mean: the same number in each group, unless options depend on theirs; 0 if the
+            group was left out.
         n_finished: The trials that have a number.
         n_planned: The planned trials.
     """
@@ -52,11 +60,13 @@ class Basis:
     """The trials in the means, the same for each group: all of these settings in all of these repetitions.
 
     Attributes:
-        paths: The other options.
+        paths: The other options, without dependent ones, and without those with one value where the options apply.
         settings: The combinations of their values that are in the means, in the order of the plan.
         left_out: The other planned combinations of their values.
         repetitions: The repetitions that are in the means, from 0.
         repetitions_left_out: The other planned repetitions.
+        dependents: The options that apply only to some of the groups: at each setting, a group's mean is over all
+            their values that apply to it.
     """
 
     paths: tuple[str, ...]
@@ -64,6 +74,7 @@ class Basis:
     left_out: list[tuple[Any, ...]]
     repetitions: list[int]
     repetitions_left_out: list[int]
+    dependents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,7 +83,7 @@ class GroupMeans:
 
     Attributes:
         paths: The options.
-        groups: The means, in the order of the plan.
+        groups: The means, in the order of the script, of the combinations to which the options apply.
         basis: The trials that they average.
     """
 
@@ -111,7 +122,8 @@ class Importances:
             differ, or if an incomplete grid has fewer than `MIN_COMBINATIONS`. The rest is interactions and chance.
         chances: What the share of each of these options would be by chance; empty for an incomplete grid, which would
             need hundreds of forests, and for a single repetition.
-        means: The mean of each combination; combinations without a mean are excluded from the shares.
+        means: The mean of each combination of the options that apply to all combinations; those without a mean are
+            excluded from the shares.
     """
 
     shares: dict[str, float]
@@ -133,33 +145,54 @@ class Importances:
         return self.shares[path] > self.chances[path].high + _ROUNDING if path in self.chances else None
 
 
-def marginal_means(trials: Sequence[Mapping[str, Any]], options: Sequence[str], metric: str) -> dict[str, GroupMeans]:
-    """Returns the means of each value of each option.
+def marginal_means(
+    trials: Sequence[Mapping[str, Any]],
+    options: Sequence[str],
+    metric: str,
+    described: Mapping[str, Option] = _UNKNOWN,
+) -> dict[str, GroupMeans]:
+    """Returns the means of each value of each option, without options that have a single value where they apply.
 
     Args:
         trials: Rows with the options, `repetition`, `status` and the metric, such as `ResultTable.trials`.
         options: The columns of options that distinguish all combinations, such as `ResultTable.distinguishing_paths`.
         metric: A column of numbers.
+        described: The options by their columns, for the order of values and for what depends on what.
     """
-    coded = _Coded.of(trials, options, metric)
-    return {path: coded.group_means([i]) for i, path in enumerate(options)}
+    coded = _Coded.of(trials, options, metric, described)
+    return {path: coded.group_means([i]) for i, path in enumerate(options) if coded.vary([i])}
 
 
-def interactions(trials: Sequence[Mapping[str, Any]], options: Sequence[str], metric: str) -> list[Interaction]:
-    """Returns the interaction of each pair of options, the largest share first.
+def interactions(
+    trials: Sequence[Mapping[str, Any]],
+    options: Sequence[str],
+    metric: str,
+    described: Mapping[str, Option] = _UNKNOWN,
+) -> list[Interaction]:
+    """Returns the interaction of each pair of options that vary together, the largest share first.
 
     Args:
         trials: As for `marginal_means`.
         options: As for `marginal_means`.
         metric: As for `marginal_means`.
+        described: As for `marginal_means`.
     """
-    coded = _Coded.of(trials, options, metric)
-    found = [_interaction(coded.group_means(pair)) for pair in itertools.combinations(range(len(options)), 2)]
+    coded = _Coded.of(trials, options, metric, described)
+    pairs = filter(coded.vary, itertools.combinations(range(len(options)), 2))
+    found = [_interaction(coded.group_means(pair)) for pair in pairs]
     return sorted(found, key=lambda interaction: -1.0 if interaction.share is None else interaction.share, reverse=True)
 
 
-def importances(trials: Sequence[Mapping[str, Any]], options: Sequence[str], metric: str) -> Importances:
+def importances(
+    trials: Sequence[Mapping[str, Any]],
+    options: Sequence[str],
+    metric: str,
+    described: Mapping[str, Option] = _UNKNOWN,
+) -> Importances:
     """Returns the importance of each option: the share of the variance that its marginal means have (functional ANOVA).
+
+    It is that of options that apply to all combinations. The others are averaged at each combination of these, and have
+    no importance: the variance between combinations contains more than the few that they apply to.
 
     Every value of an option has the same weight, however far apart two learning rates are. For a complete grid the
     shares are computed from its means. If combinations are missing, a random forest predicts them (fANOVA, Hutter et
@@ -169,14 +202,18 @@ def importances(trials: Sequence[Mapping[str, Any]], options: Sequence[str], met
         trials: As for `marginal_means`.
         options: As for `marginal_means`.
         metric: As for `marginal_means`.
+        described: As for `marginal_means`.
     """
-    means = _Coded.of(trials, options, metric).group_means(range(len(options)))
+    coded = _Coded.of(trials, options, metric, described)
+    means = coded.group_means(np.flatnonzero(coded.applies.all(axis=0)).tolist())
+    if len(means.paths) < min(2, len(options)):
+        return Importances({}, {}, means)  # the only option left would explain everything
     averaged = Importances({}, {}, means).averaged
     numbers = np.array([group.estimate.mean for group in averaged], dtype=np.float64)  # (C,)
     if len(set(numbers.tolist())) < 2:
         return Importances({}, {}, means)
     columns = zip(*(group.values for group in averaged), strict=True)
-    ranks = dict(zip(options, map(_ranks, columns), strict=True))  # (C,) each
+    ranks = dict(zip(means.paths, map(_ranks, columns), strict=True))  # (C,) each
     ranks = {path: column for path, column in ranks.items() if column.any()}
     shape = tuple(int(column.max()) + 1 for column in ranks.values())
     if len(numbers) < math.prod(shape):
@@ -194,8 +231,10 @@ class _Coded:
 
     Attributes:
         paths: The O options.
-        values: The values of each option in the order of the plan; the codes are indices into them.
+        values: The values of each option in the order of the script; the codes are indices into them.
         codes: (N, O).
+        applies: Whether the option applies to the trial, (N, O).
+        depends_on: For each option the indices of those that decide whether it applies.
         repetitions: (N,), from 0.
         numbers: The metric, (N,); NaN if the trial has none.
     """
@@ -203,65 +242,116 @@ class _Coded:
     paths: Sequence[str]
     values: list[list[Any]]
     codes: _Codes
+    applies: _Mask
+    depends_on: list[set[int]]
     repetitions: _Codes
     numbers: Array
 
     @classmethod
-    def of(cls, trials: Sequence[Mapping[str, Any]], paths: Sequence[str], metric: str) -> "_Coded":
+    def of(
+        cls,
+        trials: Sequence[Mapping[str, Any]],
+        paths: Sequence[str],
+        metric: str,
+        described: Mapping[str, Option],
+    ) -> "_Coded":
         values, codes = [], np.zeros((len(trials), len(paths)), dtype=np.intp)
         for i, path in enumerate(paths):
             # By their text, since 1, 1.0 and True are three values of an option.
             known = {repr(row[path]): row[path] for row in trials}
+            known = in_order(known, described[path].values if path in described else ())
             code = {text: j for j, text in enumerate(known)}
             values.append(list(known.values()))
             codes[:, i] = [code[repr(row[path])] for row in trials]
+        applies = [[row[path] != NOT_APPLICABLE for path in paths] for row in trials]
+        depends_on = [described[path].depends_on if path in described else frozenset() for path in paths]
         numbers = [row[metric] if row["status"] == "finished" else None for row in trials]
         return cls(
             paths,
             values,
             codes,
+            np.array(applies, dtype=np.bool_).reshape(codes.shape),
+            [{i for i, path in enumerate(paths) if path in of_option} for of_option in depends_on],
             np.array([row["repetition"] for row in trials], dtype=np.intp),
             np.array([math.nan if x is None or not math.isfinite(x) else x for x in numbers], dtype=np.float64),
         )
 
+    def vary(self, which: Sequence[int]) -> bool:
+        """Returns whether each of some options has several values where they all apply; if they always do, it has."""
+        rows = self._rows(which)
+        return bool(rows.all()) or all(self._n_values(rows, i) > 1 for i in which)
+
     def group_means(self, which: Sequence[int]) -> GroupMeans:
-        """Returns the means of all combinations of values of some options, over all other options."""
-        others = [i for i in range(len(self.paths)) if i not in which]
-        groups, group = _numbered(self.codes[:, list(which)])  # (G, options), (N,)
-        settings, setting = _numbered(self.codes[:, others])  # (S, others), (N,)
-        grid = np.full((len(groups), len(settings), self.repetitions.max() + 1), np.nan)  # (G, S, R)
-        grid[group, setting, self.repetitions] = self.numbers
-        kept, in_settings, in_repetitions = _same_for_all(~np.isnan(grid))
+        """Returns the means of all combinations of values of some options where all of these apply.
+
+        They are over the settings of the other options, and within each setting over the options that depend on these.
+        """
+        rows = self._rows(which)
+        others = [i for i in range(len(self.paths)) if i not in which and (rows.all() or self._n_values(rows, i) > 1)]
+        dependents = [i for i in others if not self.depends_on[i].isdisjoint(which)]
+        others = [i for i in others if i not in dependents]
+        codes, repetition, numbers = self.codes[rows], self.repetitions[rows], self.numbers[rows]  # (M, O), (M,), (M,)
+        groups, group = _numbered(codes[:, list(which)])  # (G, options), (M,)
+        settings, setting = _numbered(codes[:, others])  # (S, others), (M,)
+        needed = np.ones((len(groups), len(settings)), dtype=np.intp)  # trials for each repetition, (G, S)
+        needed[group, setting] = self._n_dependent(codes, which, others, dependents)
+        known = ~np.isnan(numbers)  # (M,)
+        grid = np.zeros((len(groups), len(settings), self.repetitions.max() + 1))  # (G, S, R)
+        np.add.at(grid, (group[known], setting[known], repetition[known]), numbers[known])
+        n_known = np.zeros(grid.shape, dtype=np.intp)  # (G, S, R)
+        np.add.at(n_known, (group[known], setting[known], repetition[known]), 1)
+        kept, in_settings, in_repetitions = _same_for_all(n_known == needed[..., None])
+        grid /= needed[..., None]
         means = grid[np.ix_(kept, in_settings, in_repetitions)].mean(axis=1) if len(kept) else grid[:0, 0]
         by_repetition = dict(zip(kept.tolist(), means.tolist(), strict=True))  # of each group
-        n_in_mean = len(in_settings) * len(in_repetitions)
+        n_in_mean = needed[:, in_settings].sum(axis=1) * len(in_repetitions)  # (G,)
         n_planned = np.bincount(group, minlength=len(groups))  # (G,)
-        n_finished = np.bincount(group, ~np.isnan(self.numbers), minlength=len(groups))  # (G,)
+        n_finished = np.bincount(group, known, minlength=len(groups))  # (G,)
         found = [
             GroupMean(
                 self._values(which, codes),
                 by_repetition.get(i, []),
                 estimate(by_repetition.get(i, [])),
-                n_in_mean if i in by_repetition else 0,
+                int(n_in_mean[i]) if i in by_repetition else 0,
                 int(n_finished[i]),
                 int(n_planned[i]),
             )
             for i, codes in enumerate(groups)
         ]
-        return GroupMeans(
-            tuple(self.paths[i] for i in which), found, self._basis(others, settings, in_settings, in_repetitions)
-        )
-
-    def _basis(self, others: Sequence[int], settings: _Codes, in_settings: _Codes, in_repetitions: _Codes) -> Basis:
         all_settings = [self._values(others, codes) for codes in settings]
         chosen, repetitions = set(in_settings.tolist()), set(in_repetitions.tolist())
-        return Basis(
+        basis = Basis(
             tuple(self.paths[i] for i in others),
             [values for i, values in enumerate(all_settings) if i in chosen],
             [values for i, values in enumerate(all_settings) if i not in chosen],
             sorted(repetitions),
             sorted(set(self.repetitions.tolist()) - repetitions),
+            tuple(self.paths[i] for i in dependents),
         )
+        return GroupMeans(tuple(self.paths[i] for i in which), found, basis)
+
+    def _rows(self, which: Sequence[int]) -> _Mask:
+        """Returns to which trials all of some options apply, (N,)."""
+        rows: _Mask = np.logical_and.reduce(self.applies[:, list(which)], axis=1)
+        return rows
+
+    def _n_values(self, rows: _Mask, option: int) -> int:
+        return len(np.unique(self.codes[rows, option]))
+
+    def _n_dependent(
+        self, codes: _Codes, which: Sequence[int], others: Sequence[int], dependents: Sequence[int]
+    ) -> _Codes:
+        """Returns for each trial how many settings of dependent options it must be averaged with, (M,).
+
+        These are all that occur with the same values of the options that they depend on. A search may not have proposed
+        all of them with each setting of the others; those that it has not proposed are missing.
+        """
+        deciding = set[int]().union(*(self.depends_on[i] for i in dependents))
+        of_same, same = _numbered(codes[:, [*which, *(i for i in others if i in deciding)]])  # (C, deciding), (M,)
+        _, dependent = _numbered(codes[:, list(dependents)])  # (M,)
+        pairs, _ = _numbered(np.stack([same, dependent], axis=1))  # (P, 2)
+        n_settings: _Codes = np.bincount(pairs[:, 0], minlength=len(of_same))[same]
+        return n_settings
 
     def _values(self, which: Sequence[int], codes: _Codes) -> tuple[Any, ...]:
         return tuple(self.values[option][code] for option, code in zip(which, codes.tolist(), strict=True))

@@ -14,9 +14,9 @@ from typing import Any, TypeVar, cast
 
 from cluster.racing.decision_file import DecisionFile, read_decisions
 from cluster.racing.dropped import DROPPED_COLUMNS, Dropped, dropped_combinations, finalists, for_longer
-from cluster.results.experiment_description import DataSet, ExperimentDescription, FoldName
+from cluster.results.experiment_description import DataSet, ExperimentDescription, FoldName, Option
 from cluster.results.folds import DATASET, Fold, combined_trial, key_of_folds, with_dataset
-from cluster.results.names import NOT_APPLICABLE, ChoiceError, option_texts, short_names
+from cluster.results.names import NOT_APPLICABLE, ChoiceError, in_order, option_texts, short_names
 from cluster.results.rows import (
     CONFIRMS,
     DECIDES,
@@ -76,6 +76,7 @@ class Results:
         n_repetitions: The planned repetitions of each combination, without those that confirm finalists.
         n_confirming: The planned fresh repetitions of each finalist of a race; 0 if none confirm them.
         n_others: Trials in the folder that are not part of this plan.
+        options: The options as the script registered them, by their columns.
         ranges: The settings whose values a search chose from ranges. Hardly two combinations share a value.
         n_not_proposed: How many combinations the search has still to propose.
         data_sets: For each split the dataset of each combination, by its key; without combinations that have none.
@@ -103,6 +104,7 @@ class Results:
     n_others: int
     n_repetitions: int
     n_confirming: int = 0
+    options: Mapping[str, Option] = field(default_factory=dict)
     ranges: Sequence[str] = ()
     n_not_proposed: int = 0
     data_sets: Mapping[str, Mapping[str, DataSet]] = field(default_factory=dict)
@@ -162,6 +164,7 @@ class Results:
             n_others=len(known.keys() - wanted),
             n_repetitions=n_repetitions,
             n_confirming=experiment.n_confirming,
+            options=experiment.options,
             ranges=experiment.ranges,
             n_not_proposed=experiment.n_not_proposed,
             data_sets=experiment.data_sets,
@@ -278,6 +281,15 @@ class Results:
             row["key"]: {name: text for name, text in zip(names.values(), of, strict=True) if text != NOT_APPLICABLE}
             for row, of in zip(self.summary, options, strict=True)
         }
+
+    def option_values(self, path: str) -> list[Any]:
+        """Returns the values of an option where it applies, in the order of the script.
+
+        A search proposes them in another order.
+        """
+        planned = {repr(row[path]): row[path] for row in self.trials[: len(self.summary)]}
+        planned.pop(repr(NOT_APPLICABLE), None)
+        return list(in_order(planned, self.options[path].values if path in self.options else ()).values())
 
     def subsets(self, split: str) -> list[str]:
         """Returns the subsets that have their own columns; none if there is only one subset."""

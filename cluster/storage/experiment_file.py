@@ -72,6 +72,7 @@ class Axis:
         range: The range that a search chose from; None if it has rows.
         folds: The split dataset and the number of the fold of each row; None if the rows are not folds.
         labels: The user's label of each row; None for none.
+        when: The conditions under which it applies: the indices of earlier axes, each with its rows that fulfil it.
     """
 
     paths: Annotated[Sequence[str], _Some]
@@ -79,6 +80,7 @@ class Axis:
     range: Range | None = None
     folds: Sequence[tuple[str, Count]] | None = None
     labels: Sequence[str] | None = None
+    when: Sequence[tuple[Count, Sequence[Count]]] = ()
 
 
 @dataclass(frozen=True)
@@ -156,13 +158,15 @@ _FIELDS = fields_of(ExperimentFile, without=("run_of_0_4_0", "problems"))
 
 def _require_consistent(options: Sequence[Axis], plan: Plan) -> None:
     """Raises a ValueError unless each row has a label for each path, and combinations differ and have one shape."""
-    for axis in options:
+    for place, axis in enumerate(options):
         if (axis.range is None) == (not axis.rows) or (axis.range is not None and len(axis.paths) > 1):
             raise ValueError(f"options has neither rows nor a range of {axis.paths}")
         if any(len(row) != len(axis.paths) for row in axis.rows):
             raise ValueError(f"options has rows with more or fewer values than {axis.paths}")
         if axis.labels is not None and not len(set(axis.labels)) == len(axis.labels) == len(axis.rows):
             raise ValueError(f"options has labels of {axis.paths} that are not one for each row")
+        if any(other >= place for other, _ in axis.when):
+            raise ValueError(f"options has a condition of {axis.paths} on an option that does not come before")
     if len(plan.seeds) * len(plan.combinations) > MAX_TRIALS:
         raise ValueError(f"plan has more than {MAX_TRIALS:,} trials")
     if len({combination.key for combination in plan.combinations}) < len(plan.combinations):

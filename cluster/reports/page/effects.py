@@ -1,6 +1,6 @@
 """The section on the effect of each option."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from cluster.reports.formats.grid import Cell, Grid, number_cell
@@ -17,13 +17,25 @@ from cluster.reports.tables.effect_phrases import (
     importance_rests_on,
     no_importance,
 )
-from cluster.reports.tables.effects import CHANCE, IMPORTANCE, Effects, InteractionTable, interval_cell, rests_on
+from cluster.reports.tables.effects import (
+    CHANCE,
+    CONDITIONAL,
+    IMPORTANCE,
+    IMPORTANCE_WITH_CONDITIONS,
+    NO_DECISION,
+    PAIRS_WITH_CONDITIONS,
+    Effects,
+    InteractionTable,
+    interval_cell,
+    rests_on,
+)
 from cluster.reports.tables.table_options import TableOptions
 from cluster.results.names import option_texts, setting_of
 from cluster.results.option_effects import GroupMean, GroupMeans, Importances, Interaction
 from cluster.results.rows import column
 from data_pipeline.words import listed
 
+_TITLE = "What each option does"
 _MAX_VALUES = 40
 _MAX_OPTIONS_OF_PAIRS = 12
 _WIDTH, _HEIGHT = 160, 16
@@ -38,39 +50,53 @@ def effects(data: PageData) -> list[Markup]:
     if table.ranges:
         charts = ranges(data)
         return [section_of(data, "options", "Errors along ranges and options", *charts)] if charts else []
+    if not table.distinguishing_paths:
+        return []
     found = Effects.of("", table, column(table.split, "distance"))
     if found is None:
-        return []
+        return [
+            section_of(data, "options", _TITLE, tag("p", f"There are no means of values of options: {NO_DECISION}."))
+        ]
     names = dict(zip(table.distinguishing_paths, short_names(table.distinguishing_paths), strict=True))
     means = found.means
     shown = {path: m for path, m in means.items() if len(_known(m.groups)) > 1 and len(m.groups) <= _MAX_VALUES}
+    left_out = _left_out(means, shown, names)
     if not shown:
-        return []
+        # Without conditions, this is an experiment that has hardly begun; of that, the page says enough elsewhere.
+        is_finished = any(cell.n_finished for of_option in means.values() for cell in of_option.groups)
+        words = left_out if found.have_conditions and is_finished else []
+        return [section_of(data, "options", _TITLE, *(tag("p", text) for text in words))] if words else []
     where = f", {found.at}," if found.at else ""
     what = f"Mean distance on the {SPLITS[found.results.split]}{where} for each value of an option"
     words = [_averaged(what, means, names)]
+    words += [CONDITIONAL] * found.have_conditions
     pairs: list[Markup] = []
     if len(names) >= 2:
         words += _of_importance(found.importances, names)
+        words += [IMPORTANCE_WITH_CONDITIONS] * bool(found.have_conditions and found.importances.shares)
     if 2 <= len(names) <= _MAX_OPTIONS_OF_PAIRS:
-        words.append(_of_interaction(found.interactions[0], names))
-        pairs = [_all_interactions(data, found)] if len(names) > 2 else []
-    if left_out := [names[path] for path in means if path not in shown]:
-        words.append(
-            f"No means, because of too few trials in common or more than {_MAX_VALUES} values: {listed(left_out)}."
-        )
+        words.append(_of_interaction(found.interactions[0], names) if found.interactions else PAIRS_WITH_CONDITIONS)
+        pairs = [_all_interactions(data, found)] if len(names) > 2 and found.interactions else []
+    words += left_out
     span = _span([cell for of_option in shown.values() for cell in of_option.groups])
     tables = [_table(path, names, of_option, span) for path, of_option in shown.items()]
     return [
         section_of(
             data,
             "options",
-            "What each option does",
+            _TITLE,
             *(tag("p", text) for text in words),
             tag("div", *tables, class_="effects"),
             *pairs,
         )
     ]
+
+
+def _left_out(means: Mapping[str, GroupMeans], shown: Collection[str], names: Mapping[str, str]) -> list[str]:
+    """Returns a sentence that says which options are without a table, and why; none if all have one."""
+    left_out = [names[path] for path in means if path not in shown]
+    why = f"too few trials in common or more than {_MAX_VALUES} values"
+    return [f"No means, because of {why}: {listed(left_out)}."] if left_out else []
 
 
 def _averaged(what: str, means: Mapping[str, GroupMeans], names: Mapping[str, str]) -> str:

@@ -53,10 +53,11 @@ def _axes(data: PageData) -> Iterator[dict[str, Any]]:
     table = data.table
     planned = table.trials[: len(table.summary)]
     for path, name in short_names(table.distinguishing_paths).items():
-        values = {repr(row[path]): row[path] for row in planned}  # by their text, since 1 and True are equal
         of = data.ranges.get(path)
-        if of is not None:
-            values.pop(repr(NOT_APPLICABLE), None)  # lines bypass the axis
+        known = table.option_values(path)
+        if of is None and any(row[path] == NOT_APPLICABLE for row in planned):  # lines bypass the axis of a range
+            known.append(NOT_APPLICABLE)
+        values = {repr(value): value for value in known}  # by their text, since 1 and True are equal
         numbers = [value for value in values.values() if is_number(value)]
         are_numbers = len(numbers) == len(values) > 1
         if are_numbers:

@@ -13,7 +13,7 @@ from cluster.reports.page.charts import Axis, Chart, figure, key, within_fence
 from cluster.reports.page.data import PageData
 from cluster.reports.tables.first_rung import FirstRung, at_first_rung
 from cluster.results.choice.marginal import marginal
-from cluster.results.names import NOT_APPLICABLE, option_texts, short_names
+from cluster.results.names import option_texts, short_names
 from cluster.results.rows import Row, column, mean
 from cluster.results.statistics import Array
 from cluster.storage.experiment_file import Range
@@ -107,12 +107,11 @@ class _Search:
         return Axis.around("validation error, mm", self.shown)
 
     def texts(self, path: str) -> dict[str, str]:
-        """Returns the values of an option as texts, by their `repr`, in the order in which they first occur."""
-        planned = self.data.table.trials[: len(self.data.table.summary)]
-        values = {repr(row[path]): row[path] for row in planned if row[path] != NOT_APPLICABLE}
-        if all(map(is_number, values.values())):
-            values = dict(sorted(values.items(), key=lambda item: item[1]))
-        return dict(zip(values, option_texts(list(values.values())), strict=True))
+        """Returns the values of an option as texts, by their `repr`: numbers ascending, others as in the script."""
+        values = self.data.table.option_values(path)
+        if all(map(is_number, values)):
+            values = sorted(values)
+        return dict(zip(map(repr, values), option_texts(values), strict=True))
 
     def along(self, path: str, name: str, of: Range) -> Markup:
         """Returns the chart of a range."""

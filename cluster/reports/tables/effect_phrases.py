@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cluster.results.names import option_texts, short_names
+from cluster.results.names import NOT_APPLICABLE, option_texts, short_names
 from cluster.results.option_effects import MIN_COMBINATIONS, Basis, GroupMeans, Importances
 from data_pipeline.words import listed
 
@@ -20,15 +20,23 @@ def averaged_over(means: GroupMeans, names: Names) -> str:
     For example 'all values of the other options, in all 3 repetitions', or '1 of 2 values of model (mlp) and all values
     of dropout, in 2 of 3 repetitions (without 1)'.
     """
-    settings = _settings(means.basis, names)
+    settings = ", each with ".join(filter(None, [_settings(means.basis, names), _dependents(means.basis, names)]))
     return f"{settings}, in {_repetitions(means.basis)}" if settings else _repetitions(means.basis)
+
+
+def no_mean(means: GroupMeans, names: Names) -> str:
+    """Says why no value of an option has a mean, though trials of others have finished."""
+    if not means.basis.dependents:
+        return "no mean, because no trial has finished where it applies"
+    return f"no mean, because no value has finished with {_dependents(means.basis, names)}"
 
 
 def importance_rests_on(found: Importances, names: Names) -> str:
     """Says how many combinations importances are computed from, and which values do not occur in them."""
     n, n_planned = len(found.averaged), len(found.means.groups)
     of = "" if found.is_complete else f" of {n_planned:,}"
-    words = f"{n:,}{of} combinations, in {_repetitions(found.means.basis)}"
+    kinds = f" of {listed([names[path] for path in found.means.paths])}" if found.means.basis.dependents else ""
+    words = f"{n:,}{of} combinations{kinds}, in {_repetitions(found.means.basis)}"
     left_out = []
     for place, path in enumerate(found.means.paths):
         values = [[cell.values[place] for cell in cells] for cells in (found.means.groups, found.averaged)]
@@ -42,7 +50,9 @@ def importance_rests_on(found: Importances, names: Names) -> str:
 def no_importance(found: Importances) -> str:
     """Says why there are no importances: 'unknown, because fewer than two combinations have finished'."""
     n = len(found.averaged)
-    if n < 2:
+    if len(found.means.paths) < 2:
+        why = "it compares options that apply to all combinations, and there is only one"
+    elif n < 2:
         why = "fewer than two combinations have finished"
     elif len({cell.estimate.mean for cell in found.averaged}) == 1:
         why = "the means of all combinations are equal"
@@ -76,14 +86,23 @@ def _settings(basis: Basis, names: Names) -> str:
     texts: list[dict[str, str]] = []  # of the values that are in the means, for each option
     for name, values, chosen in zip(others, zip(*planned, strict=True), zip(*basis.settings, strict=True), strict=True):
         kept, left_out = _parted(values, chosen)
-        texts.append(kept)
+        texts.append(dict(kept))
+        # That an option does not apply is no value of it.
+        kept.pop(repr(NOT_APPLICABLE), None)
+        left_out.pop(repr(NOT_APPLICABLE), None)
+        if not kept:
+            continue
         if left_out:
             some.append(_some(f"values of {name}", list(kept.values()), list(left_out.values())))
         else:
             whole.append(name)
     words = listed([*some, *([f"all values of {_few(whole)}"] if whole else [])])
     missing = [
-        [f"{name} {own[repr(value)]}" for name, own, value in zip(others, texts, setting, strict=True)]
+        [
+            f"{name} {own[repr(value)]}"
+            for name, own, value in zip(others, texts, setting, strict=True)
+            if value != NOT_APPLICABLE
+        ]
         for setting in basis.left_out
         if all(repr(value) in own for own, value in zip(texts, setting, strict=True))
     ]
@@ -92,6 +111,11 @@ def _settings(basis: Basis, names: Names) -> str:
     if len(missing) * len(others) <= _MAX_NAMED * _MAX_OPTIONS:
         return f"{words} but not {listed([' with '.join(setting) for setting in missing])}"
     return f"{words}, at {len(basis.settings):,} of their {len(basis.settings) + len(missing):,} combinations"
+
+
+def _dependents(basis: Basis, names: Names) -> str:
+    options = [names[path] for path in basis.dependents]
+    return f"all values of {listed(options)} that apply" if options else ""
 
 
 def _repetitions(basis: Basis) -> str:

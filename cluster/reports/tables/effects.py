@@ -14,13 +14,14 @@ from cluster.reports.tables.effect_phrases import (
     averaged_over,
     importance_rests_on,
     no_importance,
+    no_mean,
     no_means,
 )
 from cluster.reports.tables.first_rung import at_first_rung
 from cluster.reports.tables.metric_labels import MEASURES
 from cluster.reports.tables.table_options import TableOptions
 from cluster.results.chance import Chance
-from cluster.results.names import ChoiceError, short_names
+from cluster.results.names import NOT_APPLICABLE, ChoiceError, short_names
 from cluster.results.option_effects import (
     GroupMeans,
     Importances,
@@ -38,6 +39,25 @@ IMPORTANCE = (
     "interactions and chance explain the rest."
 )
 """Explains importances to readers."""
+
+CONDITIONAL = (
+    "An option that applies only to some combinations is averaged over those alone; a value of an option on which "
+    "others depend is averaged over all values of those that apply with it."
+)
+"""Says to readers what is averaged if options have conditions."""
+
+IMPORTANCE_WITH_CONDITIONS = (
+    "Options that apply only to some combinations have no importance: the others' is computed from means over them."
+)
+"""Says to readers what importances are of if options have conditions."""
+
+PAIRS_WITH_CONDITIONS = "Pairs of options that do not vary together, or without comparable trials, are left out."
+"""Says to readers which interactions are missing if options have conditions."""
+
+NO_DECISION = (
+    "the decision at the first rung of its race is missing or broken, and later results lack the dropped combinations"
+)
+"""Says why a raced experiment has no effects."""
 
 CHANCE = (
     "By chance: the importance of an option that has no effect, as the mean and the limit of 95 % of cases, from the "
@@ -82,20 +102,26 @@ class Effects:
             return self.results.trials
         return [row for row in self.results.trials if row["role"] == CONFIRMS] or self.results.trials
 
+    @property
+    def have_conditions(self) -> bool:
+        """Whether an option applies only to some combinations."""
+        return any(NOT_APPLICABLE in map(row.get, self.results.distinguishing_paths) for row in self.results.summary)
+
     @cached_property
     def means(self) -> dict[str, GroupMeans]:
         """The mean of each value of each option, by the option's path."""
-        return marginal_means(self._trials, self.results.distinguishing_paths, self.metric)
+        return marginal_means(self._trials, self.results.distinguishing_paths, self.metric, self.results.options)
 
     @cached_property
     def interactions(self) -> list[Interaction]:
-        """The interaction of each pair of options, the strongest first."""
-        return interactions(self._trials, self.results.distinguishing_paths, self.metric)
+        """The interaction of each pair of options with means, the strongest first."""
+        found = interactions(self._trials, self.results.distinguishing_paths, self.metric, self.results.options)
+        return [one for one in found if one.means.basis.settings]
 
     @cached_property
     def importances(self) -> Importances:
         """The share of the variance between combinations that each option alone explains."""
-        return importances(self._trials, self.results.distinguishing_paths, self.metric)
+        return importances(self._trials, self.results.distinguishing_paths, self.metric, self.results.options)
 
 
 def effects_of(results: Results, table_options: TableOptions) -> list[Effects]:
@@ -121,10 +147,7 @@ def effects_of(results: Results, table_options: TableOptions) -> list[Effects]:
         raise ChoiceError(f"{results.name} has no effects of options: no option has more than one value{on}")
     of_all = [Effects.of(name if len(parts) > 1 else "", part, metric) for name, part in varied.items()]
     if None in of_all:
-        raise ChoiceError(
-            f"{results.name} has no effects of options: the decision at the first rung of its race is missing or "
-            "broken, and later results lack the dropped combinations"
-        )
+        raise ChoiceError(f"{results.name} has no effects of options: {NO_DECISION}")
     found = [
         of_data
         for of_data in of_all
@@ -172,6 +195,10 @@ class _EffectTable:
     @property
     def _split(self) -> str:
         return self.effects[0].metric.partition("_")[0]
+
+    @property
+    def _have_conditions(self) -> bool:
+        return any(of_data.have_conditions for of_data in self.effects)
 
     @property
     def _has_data(self) -> bool:
@@ -237,7 +264,8 @@ class MeanTable(_EffectTable):
                     "importance_by_chance_high": None if chance is None else chance.high,
                     "importance_is_above_chance": found.is_above_chance(path),
                 }
-                over = averaged_over(means, {p: p for p in of_data.means})
+                names = {p: p for p in of_data.names}
+                over = averaged_over(means, names) if means.basis.settings else None
                 for cell in means.groups:
                     estimate, interval = cell.estimate, cell.estimate.interval
                     rows.append(
@@ -287,6 +315,7 @@ class MeanTable(_EffectTable):
         else:
             what += "the trials that all values of the option have in common"
         what += "; 95 % intervals are for the mean over n repetitions (Student's t)."
+        what += f" {CONDITIONAL}" * self._have_conditions
         headers = ["option", "value", f"mean ({measure.unit})", f"95 % interval ({measure.unit})", "n"]
         headers += ["trials"] * (not are_complete) + ["importance (%)"] * self._has_importances
         headers += ["by chance (%)"] * self._have_chances
@@ -304,14 +333,18 @@ class MeanTable(_EffectTable):
         """Yields notes: which trials the means average, unless it is all, and what importances are."""
         if self._has_importances:
             yield IMPORTANCE
+            if self._have_conditions:
+                yield IMPORTANCE_WITH_CONDITIONS
         if self._have_chances:
             yield CHANCE
         for of_data in self.effects:
             for path, means in of_data.means.items():
                 if not means.is_complete:
-                    yield self._note(of_data, of_data.names[path], f"over {averaged_over(means, of_data.names)}")
+                    has_mean = bool(means.basis.settings)
+                    over = averaged_over(means, of_data.names) if has_mean else no_mean(means, of_data.names)
+                    yield self._note(of_data, of_data.names[path], f"over {over}" if has_mean else over)
             found = of_data.importances
-            if len(of_data.means) > 1 and not found.means.is_complete:
+            if len(of_data.means) > 1 and not (found.means.is_complete and len(found.means.paths) > 1):
                 known = f"over {importance_rests_on(found, of_data.names)}" if found.shares else no_importance(found)
                 yield self._note(of_data, "importance", known)
             if len(of_data.means) > 1 and found.shares:
@@ -348,7 +381,7 @@ class InteractionTable(_EffectTable):
                 **{"share_left_over": found.share, f"{of_data.metric}_left_over": found.size},
                 "pairs_averaged": sum(cell.n_averaged > 0 for cell in found.means.groups),
                 "pairs_planned": len(found.means.groups),
-                "averaged_over": averaged_over(found.means, {path: path for path in of_data.means}),
+                "averaged_over": averaged_over(found.means, {path: path for path in of_data.names}),
             }
             for of_data in self.effects
             for found in of_data.interactions
@@ -375,6 +408,7 @@ class InteractionTable(_EffectTable):
             rows += self._lines(of_data, lines)
         what = "the part of the means of pairs of values that the sum of the two options' effects does not explain, "
         what += "as a share of the variance of these means and as root mean square; part of it is chance."
+        what += f" {PAIRS_WITH_CONDITIONS}" * self._have_conditions
         headers = ["option", "other option", *(() if are_complete else ("averaged over",))]
         n_labels = len(headers)
         headers += ["interaction (%)", f"interaction ({'points' if measure.in_percent else measure.unit})"]
@@ -396,5 +430,7 @@ def interaction_table(results: Results, effects: Sequence[Effects], table_option
     """
     of_several = [of_data for of_data in effects if of_data.interactions]
     if not of_several:
+        if any(of_data.have_conditions for of_data in effects):
+            raise ChoiceError(f"{results.name} has no interactions. {PAIRS_WITH_CONDITIONS}")
         raise ChoiceError(f"{results.name} has only one option that varies; an interaction needs two")
     return InteractionTable(results, of_several, table_options)

@@ -50,6 +50,7 @@ def at_first_rung(results: Results) -> FirstRung | None:
         summary=summary,
         n_others=0,
         n_repetitions=n_repetitions,
+        options=results.options,
         data_sets=results.data_sets,
         separations=results.separations,
         folds=results.folds,

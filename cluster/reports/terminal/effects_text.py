@@ -71,6 +71,7 @@ def _means_json(means: GroupMeans) -> dict[str, Any]:
             "repetitions": basis.repetitions,
             "repetitions_planned": len(basis.repetitions) + len(basis.repetitions_left_out),
         },
+        "dependent_options": list(basis.dependents),
         "means": [
             {
                 "values": list(cell.values),

@@ -43,6 +43,17 @@ class TestTheParagraph:
         assert "Trained with Python 3.11." in text
         assert "Commit of the repository of the script: 0123abc." in text
 
+    def test_has_values_in_the_order_of_the_script_without_those_that_do_not_apply(self, tmp_path):
+        axes = [
+            {"paths": ["model"], "rows": [["mlp"], ["gnn"]]},
+            {"paths": ["dim"], "rows": [[4], [8]], "when": [[0, [1]]]},
+        ]
+        proposed = [({"model": model, "dim": dim}, [9.0]) for model, dim in (("gnn", 8), ("gnn", 4), ("mlp", "–"))]
+        text = paragraph(write_experiment(tmp_path / "sweep", proposed, axes=axes))
+        assert text.startswith(
+            "3 combinations of model (mlp, gnn) and dim (4, 8) were compared, each with 1 repetition."
+        )
+
     def test_of_several_data_sets_has_the_choice_on_each(self, tmp_path):
         sets = {
             key: ({"experiment_config.val_set": f"{key}_val", "lr": 1}, [of]) for key, of in (("p", 5.0), ("q", 6.0))

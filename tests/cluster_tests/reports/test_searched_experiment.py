@@ -96,6 +96,10 @@ def test_a_range_spans_neither_a_pivot_table_nor_a_heat_map(table):
         ({"paths": [LR]}, "options has neither rows nor a range"),
         ({"paths": [LR, DIM], "range": {"low": 0, "high": 1}}, "options has neither rows nor a range"),
         ({"paths": [LR], "range": {"low": "a", "high": 1}}, "options.* is not valid"),
+        (
+            {"paths": [LR], "range": {"low": 1e-4, "high": 0.1}, "when": [[2, [0]]]},
+            "options has a condition of .* on an option that does not come before",
+        ),
     ],
 )
 def test_a_description_with_a_broken_range_is_broken(folder, axis, problem):

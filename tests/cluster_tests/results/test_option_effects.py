@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.results.chance import chances_of_grid
+from cluster.results.experiment_description import Option
 from cluster.results.option_effects import Basis, importances, interactions, marginal_means
 from cluster.results.statistics import estimate
 
@@ -331,3 +332,100 @@ class TestImportances:
     def test_of_a_whole_grid_load_no_optuna(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "optuna", None)
         assert importances(trials_of(self.VALUES, self.result), NAMES, "mm").shares == self.EXPECTED
+
+
+OPTIONS = {
+    "lr": Option([0.1, 0.01], frozenset()),
+    "model": Option(["mlp", "gnn"], frozenset()),
+    "layers": Option([1, 2, 3], frozenset({"model"})),
+    "loss": Option(["a", "b"], frozenset({"model"})),
+}
+
+
+class TestOptionsWithConditions:
+    """`layers` applies to mlp alone and `loss` to gnn alone; both depend on the model."""
+
+    @staticmethod
+    def rows(result, **changes):
+        kinds = [*(("mlp", layers, "–") for layers in (1, 2, 3)), ("gnn", "–", "a"), ("gnn", "–", "b")]
+        of_kinds = [
+            trials_of(([0.1, 0.01], [model], [layers], [loss]), result, **changes) for model, layers, loss in kinds
+        ]
+        return [row for rows in of_kinds for row in rows]
+
+    @staticmethod
+    def result(repetition, lr, model, layers, loss):
+        return repetition + 10 * lr + (layers if loss == "–" else 7 + 5 * (loss == "b"))
+
+    def found(self, of=marginal_means, **changes):
+        return of(self.rows(self.result, **changes), NAMES, "mm", OPTIONS)
+
+    def test_have_no_value_where_they_do_not_apply(self):
+        found = self.found()
+        assert [cell.values for cell in found["layers"].groups] == [(1,), (2,), (3,)]
+        assert means(found["layers"]) == pytest.approx([1 + 0.55 + n for n in (1, 2, 3)])
+        assert [cell.n_planned for cell in found["loss"].groups] == [6, 6]
+        assert found["loss"].basis == Basis(("lr",), [(0.1,), (0.01,)], [], [0, 1, 2], [])
+        assert all(of_option.is_complete for of_option in found.values())
+
+    def test_are_averaged_within_each_value_of_the_one_that_they_depend_on(self):
+        found = self.found()["model"]
+        assert means(found) == pytest.approx([1 + 0.55 + 2, 1 + 0.55 + 9.5])
+        assert [cell.n_averaged for cell in found.groups] == [18, 12]
+        assert found.basis == Basis(("lr",), [(0.1,), (0.01,)], [], [0, 1, 2], [], ("layers", "loss"))
+
+    def test_leave_the_others_averaged_over_the_same_combinations(self):
+        found = self.found()["lr"]
+        assert means(found) == pytest.approx([1 + 10 * lr + (3 * 2 + 2 * 9.5) / 5 for lr in (0.1, 0.01)])
+        assert len(found.basis.settings) == 5
+
+    def test_count_in_a_mean_of_a_model_only_where_all_of_them_have_finished(self):
+        found = self.found(is_lost=lambda repetition, lr, model, layers, loss: (lr, layers) == (0.1, 3))["model"]
+        assert means(found) == pytest.approx([1 + 0.1 + 2, 1 + 0.1 + 9.5])
+        assert found.basis.settings == [(0.01,)]
+
+    def test_that_a_search_has_not_all_proposed_leave_no_mean_of_a_model(self):
+        rows = [row for row in self.rows(self.result) if (row["lr"] == 0.1) == (row["layers"] in (1, "–"))]
+        found = marginal_means(rows, NAMES, "mm", OPTIONS)["model"]
+        assert means(found)[0] is None
+        assert found.groups[0].n_finished == 9
+
+    def test_that_depend_on_two_others_are_averaged_where_they_apply(self):
+        # The layers vary with mlp and the larger lr alone.
+        options = {**OPTIONS, "layers": Option([1, 2, 3], frozenset({"model", "lr"}))}
+        rows = [row for row in self.rows(self.result) if row["lr"] == 0.1 or row["layers"] in (1, "–")]
+        rows = [row | {"layers": "–"} if row["lr"] == 0.01 else row for row in rows]
+        found = marginal_means(rows, NAMES, "mm", options)
+        assert means(found["model"]) == pytest.approx([1 + 0.55 + (2 + 1) / 2, 1 + 0.55 + 9.5])
+        assert [cell.n_averaged for cell in found["model"].groups] == [12, 12]
+        assert found["lr"].is_complete
+
+    def test_with_a_single_value_where_they_apply_have_no_means(self):
+        rows = [row for row in self.rows(self.result) if row["layers"] in (1, "–")]
+        assert list(marginal_means(rows, NAMES, "mm", OPTIONS)) == ["lr", "model", "loss"]
+
+    def test_interact_only_with_options_that_vary_together_with_them(self):
+        found = self.found(interactions)
+        pairs = {interaction.means.paths for interaction in found}
+        assert pairs == {("lr", "model"), ("lr", "layers"), ("lr", "loss")}
+        assert all(interaction.share == pytest.approx(0, abs=1e-12) for interaction in found)
+
+    def test_are_averaged_in_the_importances_of_the_others(self):
+        found = self.found(importances)
+        assert found.means.paths == ("lr", "model")
+        means_of_grid = np.array([[10 * lr + mm for mm in (2, 9.5)] for lr in (0.1, 0.01)])
+        of_lr = means_of_grid.mean(axis=1).var() / means_of_grid.var()
+        assert found.shares == pytest.approx({"lr": of_lr, "model": 1 - of_lr})
+
+    def test_leave_no_importance_to_the_only_option_that_applies_to_all(self):
+        rows = [row for row in self.rows(self.result) if row["lr"] == 0.1]
+        found = importances(rows, NAMES[1:], "mm", OPTIONS)
+        assert (found.shares, found.means.paths) == ({}, ("model",))
+
+
+def test_values_are_in_the_order_of_the_script_where_a_search_proposed_them_in_another():
+    rows = trials_of(([0.001, 0.1, 0.01],), lambda repetition, lr: lr)
+    options = {"lr": Option([0.1, 0.01, 0.001, 0.0001], frozenset())}
+    found = marginal_means(rows, ["lr"], "mm", options)["lr"]
+    assert [cell.values for cell in found.groups] == [(0.1,), (0.01,), (0.001,)]
+    assert means(found) == pytest.approx([0.1, 0.01, 0.001])

@@ -128,6 +128,45 @@ class TestInteractions:
         assert "<details>" not in text
 
 
+DIM, HIDDEN = "model_args.dim", "model_args.hidden_dims"
+CONDITIONAL_AXES = [
+    {"paths": [MODEL], "rows": [["mlp"], ["gnn"]]},
+    {"paths": [HIDDEN], "rows": [["[8]"], ["[16]"]], "when": [[0, [0]]]},
+    {"paths": [DIM], "rows": [[4], [8], [16]], "when": [[0, [1]]]},
+]
+CONDITIONAL = [
+    *(({MODEL: "mlp", HIDDEN: hidden, DIM: "–"}, [mm, mm + 0.2]) for hidden, mm in (("[8]", 9.0), ("[16]", 8.0))),
+    *(({MODEL: "gnn", HIDDEN: "–", DIM: dim}, [7 + dim / 8, 7 + dim / 4]) for dim in (4, 8, 16)),
+]
+
+
+class TestOptionsWithConditions:
+    def section(self, path, of):
+        folder = write_experiment(path / "sweep", of, axes=CONDITIONAL_AXES)
+        (section,) = effects(PageData.read(folder))
+        return str(section)
+
+    def test_have_a_table_without_the_combinations_to_which_they_do_not_apply(self, tmp_path):
+        model, hidden, dim = tables(self.section(tmp_path, CONDITIONAL))
+        assert [row[0] for row in hidden.rows] == ["[8]", "[16]"]
+        assert [row[0] for row in dim.rows] == ["4", "8", "16"]
+        assert [row[-1] for row in model.rows] == ["4 of 4", "6 of 6"]
+        assert [float(row[1]) for row in model.rows] == [9.6, 9.75]
+
+    def test_come_with_what_is_averaged_and_what_is_not_compared(self, tmp_path):
+        text = words(self.section(tmp_path, CONDITIONAL))
+        assert "a value of an option on which others depend is averaged over all values of those that apply" in text
+        assert "unknown, because it compares options that apply to all combinations, and there is only one." in text
+        assert "Pairs of options that do not vary together, or without comparable trials, are left out." in text
+
+    def test_without_trials_in_common_leave_a_sentence_that_says_so(self, tmp_path):
+        only = {"[8]": 9.0, "–": "ValueError: no"}
+        of = [(options, [only.get(options[HIDDEN], "ValueError: no")]) for options, _ in CONDITIONAL]
+        assert words(self.section(tmp_path, of)) == (
+            "No means, because of too few trials in common or more than 40 values: model, hidden dims and dim."
+        )
+
+
 @pytest.mark.parametrize("hostile", HOSTILE)
 @pytest.mark.slow
 def test_values_and_names_stay_text(tmp_path, hostile):

@@ -14,9 +14,11 @@ from cluster.reports.tables.effects import effects_of
 from cluster.reports.tables.export import FORMATS, export_effects
 from cluster.reports.tables.table_options import TableOptions
 from cluster.reports.terminal.effects_text import effects_json, effects_text
+from cluster.result_table import ResultTable
 from cluster.results.names import ChoiceError
 from cluster.results.option_effects import Basis, GroupMeans, importances
 from cluster.results.statistics import estimate
+from tests.cluster_tests.experiment_files import write_experiment
 from tests.cluster_tests.reports.tables.read_tables import HtmlTable, markdown_rows
 from tests.cluster_tests.results_files import results
 
@@ -351,6 +353,60 @@ class TestTheText:
             assert option["importance"] == expected.shares[path]
             assert option["importance_by_chance"] == {"mean": chance.mean, "high": chance.high}
             assert option["importance_is_above_chance"] is (path == LR)
+
+
+DIM, HIDDEN = "model_args.dim", "model_args.hidden_dims"
+AXES = [
+    {"paths": [MODEL], "rows": [["mlp"], ["gnn"]]},
+    {"paths": [HIDDEN], "rows": [["[8]"], ["[16]"]], "when": [[0, [0]]]},
+    {"paths": [DIM], "rows": [[4], [8]], "when": [[0, [1]]]},
+    {"paths": [LR], "rows": [[0.1], [0.01]]},
+]
+
+
+class TestOptionsWithConditions:
+    def table(self, path, *, lost=()):
+        kinds = [("mlp", "[8]", "–"), ("mlp", "[16]", "–"), ("gnn", "–", 4), ("gnn", "–", 8)]
+        combinations = [
+            ({MODEL: model, HIDDEN: hidden, DIM: dim, LR: lr}, ["ValueError: no"] * 2)
+            if (hidden, lr) in lost
+            else ({MODEL: model, HIDDEN: hidden, DIM: dim, LR: lr}, [9 + lr + place, 9.1 + lr + place])
+            for lr in (0.01, 0.1)  # as a search may propose them
+            for place, (model, hidden, dim) in enumerate(kinds)
+        ]
+        return ResultTable.read(write_experiment(path / "sweep", combinations, axes=AXES))
+
+    def test_are_averaged_over_the_combinations_to_which_they_apply_in_the_order_of_the_script(self, tmp_path):
+        found = shown(self.table(tmp_path))
+        assert [row[:2] for row in found.rows] == [
+            *(["model", "mlp"], ["model", "gnn"], ["hidden_dims", "[8]"], ["hidden_dims", "[16]"]),
+            *(["dim", "4"], ["dim", "8"], ["lr", "0.1"], ["lr", "0.01"]),
+        ]
+        assert [row[2] for row in found.rows] == [
+            *("10.61", "12.61", "10.11", "11.11", "12.11", "13.11", "11.65", "11.56"),
+        ]
+        assert "a value of an option on which others depend is averaged over all values" in text_of(
+            self.table(tmp_path)
+        )
+
+    def test_have_only_interactions_with_options_that_vary_together_with_them(self, tmp_path):
+        found = shown(self.table(tmp_path), interactions=True)
+        assert {tuple(row[:2]) for row in found.rows} == {("model", "lr"), ("hidden_dims", "lr"), ("dim", "lr")}
+        assert "–" not in itertools.chain(*found.rows)
+
+    def test_of_which_trials_are_missing_say_what_means_are_over(self, tmp_path):
+        text = text_of(self.table(tmp_path, lost=[("[16]", 0.1)]))
+        over = (
+            "1 of 2 values of lr (0.01), each with all values of hidden_dims and dim that apply, in all 2 repetitions"
+        )
+        assert f"model: over {over}." in text
+        assert "hidden_dims: over 1 of 2 values of lr (0.01), in all 2 repetitions." in text
+
+    def test_that_nothing_has_finished_with_say_why_there_is_no_mean(self, tmp_path):
+        table = self.table(tmp_path, lost=list(itertools.product(["[8]", "[16]"], [0.1, 0.01])))
+        assert "hidden_dims: no mean, because no trial has finished where it applies." in text_of(table)
+        rows = json.loads(export_effects(table, "json", TableOptions(), interactions=False))
+        assert [row["averaged_over"] for row in rows if row["option"] == HIDDEN] == [None, None]
 
 
 class TestAnError:
