@@ -23,7 +23,8 @@ class TrainedGrid:
 
     Attributes:
         val_mm: For each combination, the validation error of each repetition after each epoch, (R, E), mm; infinite
-            from the epoch on in which the repetition diverged. E may differ between combinations.
+            from the epoch on in which the repetition diverged. E may differ between combinations. With folds, it is the
+            mean over them of the best error so far, which a race compares.
         test_mm: For each combination, the test error of each repetition, (R,), mm; empty without a test set.
     """
 

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from cluster.experiment import Interrupted, TrialsFailedError
+from cluster.racing.decision_file import read_decisions
 from cluster.racing.successive_halving import SuccessiveHalving
 from cluster.reports.draw import FIGURES, FigureOptions, draw
 from cluster.reports.page.page import page
 from cluster.reports.tables.table_options import TableOptions
 from cluster.reports.terminal.comparison import compare_combinations, compare_experiments
+from cluster.reports.terminal.race_replay import replay_races, replays_text
 from cluster.reports.terminal.removal import useless_files
 from cluster.reports.terminal.trial_logs import trial_logs
 from cluster.result_table import ResultTable
@@ -229,3 +231,28 @@ def test_a_race_decides_by_the_mean_over_all_frames_of_the_folds(data, tmp_path,
         ]
         assert listed[key_of_folds(keys)] == pytest.approx(np.average(values, weights=n_frames), rel=1e-12)
     assert len(listed) == 3
+
+
+def test_a_replayed_race_decides_and_costs_the_same_as_the_race_itself(data, tmp_path, without_pictures):
+    experiment = SmallExperiment(data, tmp_path)
+    rule = SuccessiveHalving(min_epochs=1, first_repetitions=1, min_finalists=1)
+    changes, options = {**TWO_REPETITIONS, "solver_config.num_epochs": 4}, {LR: [1e-4, 1e-3, 3e-3, 1e-2, 3e-2]}
+    raced = swept(experiment, {**changes, "experiment_config.race": rule}, options).run("inline")
+    folder = ExperimentFolder(Storage(experiment.folder))
+    n_epochs = sum(
+        max(record.epoch for record in from_parquet(path.read_bytes()))
+        for path in experiment.folder.glob("trials/*/*/records.parquet")
+    )
+    swept(experiment, changes, options).run("inline")
+
+    results = Results.read(folder)
+    (found,) = replay_races(results, [rule])
+    ((_, replay),) = found.races
+    assert replay.winner == raced.summary[0]["key"]
+    assert replay.cost == n_epochs / (5 * 3 * 2 * 4)
+    decisions, _ = read_decisions(folder.storage)
+    for decision, replayed in zip(decisions, replay.decisions[:-1], strict=True):
+        assert replayed.means_mm == {one.key: one.mean_mm for one in decision.combinations}
+        assert replayed.reasons == {one.key: one.reason for one in decision.combinations}
+    text = replays_text("sweep", [found])
+    assert "5 combinations × 2 repetitions × 3 folds. Best of the grid in validation" in text

@@ -11,6 +11,8 @@ from cluster.racing.replay import Numbers, RandomSearch, Replay, TrainedGrid, re
 from cluster.racing.successive_halving import MIN_COMBINATIONS, Race, SuccessiveHalving
 from cluster.reports.formats.grid import MISSING, Cell, Grid, number_cell
 from cluster.reports.formats.terminal import terminal
+from cluster.reports.tables.captions import n_folds
+from cluster.results.folds import mean_over_frames
 from cluster.results.learning_curves import Curve, read_logged
 from cluster.results.names import ChoiceError
 from cluster.results.results import Results
@@ -50,6 +52,8 @@ class ReplayedRaces:
 def replay_races(results: Results, rules: Sequence[SuccessiveHalving]) -> list[ReplayedRaces]:
     """Replays rules on each data set of an experiment; only errors on the same data can be compared.
 
+    The folds of a combination race as one, as in `cluster.schedules.brackets.Entrant`.
+
     Raises:
         ChoiceError: If the experiment was raced, if no data set has at least two combinations that were trained
             completely, or if their trainings are too short for the rules.
@@ -62,10 +66,11 @@ def replay_races(results: Results, rules: Sequence[SuccessiveHalving]) -> list[R
         )
     single = results.single_folds
     curves = read_logged(single.files, split="val", wanted=_planned(single), is_metric=lambda name: False).curves
-    by_data = single.by_data()
+    by_data = results.by_data()
     found = []
     for data, of_data in by_data.items():
-        grid = _trained_grid(of_data, curves)
+        grid = _trained_grid(of_data.single_folds, curves)
+        grid = _over_folds(grid, of_data) if of_data.folds else grid
         if len(grid.val_mm) > 1:
             races = _races(grid, rules)
             first_epoch = replay_first_epochs(grid, _n_after_first_epoch(grid))
@@ -99,7 +104,7 @@ def _planned(results: Results) -> Callable[[str], bool]:
 
 
 def _trained_grid(results: Results, curves: dict[str, Curve]) -> TrainedGrid:
-    """Returns the errors of the combinations whose repetitions all finished or diverged, and are readable."""
+    """Returns the errors of the trained combinations whose repetitions all finished or diverged, and are readable."""
     known, test = dict[str, list[Numbers]](), {}
     finished = set[str]()
     for key, all_trials in results.repetitions.items():
@@ -119,6 +124,27 @@ def _trained_grid(results: Results, curves: dict[str, Curve]) -> TrainedGrid:
         n_epochs = max(map(len, rows)) if key in finished else longest  # where no repetition shows how long it is
         val[key] = np.array([np.pad(row, (0, n_epochs - len(row)), constant_values=np.inf) for row in rows])
     return TrainedGrid(val, test)
+
+
+def _over_folds(of_folds: TrainedGrid, results: Results) -> TrainedGrid:
+    """Returns the errors of the combinations whose folds are all in the grid: their means over the folds' frames."""
+    val, test = {}, {}
+    for key, folds in results.folds.items():
+        if any(fold.key not in of_folds.val_mm for fold in folds):
+            continue
+        best = [of_folds.best_mm[fold.key] for fold in folds]
+        n_epochs = min(values.shape[1] for values in best)  # a fold that always diverged does not show its own
+        val[key] = _mean([values[:, :n_epochs] for values in best], [fold.n_frames["val"] for fold in folds])  # (R, E)
+        if of_folds.test_mm:
+            values = [of_folds.test_mm[fold.key] for fold in folds]
+            test[key] = _mean(values, [fold.n_frames["test"] for fold in folds])  # (R,)
+    return TrainedGrid(val, test)
+
+
+def _mean(of_folds: Sequence[Numbers], n_frames: Sequence[int]) -> Numbers:
+    """Returns the mean over the frames of all folds, rounded as in a race."""
+    by_place = np.stack([values.ravel() for values in of_folds], axis=1)  # F arrays of N values -> (N, F)
+    return np.array([mean_over_frames(row, n_frames) for row in by_place.tolist()]).reshape(of_folds[0].shape)
 
 
 def _or_infinite(trial: Row) -> float:
@@ -157,9 +183,10 @@ def _text(replayed: ReplayedRaces) -> str:
     setting = ", ".join(f"{name} {text}" for name, text in replayed.results.described[grid.winner].items())
     n = len(grid.val_mm)
     of_data = f" on {replayed.data}" if replayed.data else ""
+    of_folds = f" × {n_folds(replayed.results, grid.val_mm)} folds" if replayed.results.folds else ""
     caption = (
-        f"{count(n, 'combination')} × {count(grid.n_repetitions, 'repetition')}{of_data}. Best of the grid in "
-        f"validation: {setting or 'no options'}, {grid.final_mm[grid.winner]:.2f} mm. Cost: share of the grid's "
+        f"{count(n, 'combination')} × {count(grid.n_repetitions, 'repetition')}{of_folds}{of_data}. Best of the grid "
+        f"in validation: {setting or 'no options'}, {grid.final_mm[grid.winner]:.2f} mm. Cost: share of the grid's "
         "epochs. Regret: how much worse the winner is, mean over all repetitions, mm."
     )
     headers = ["rule", "epochs", "cost (%)", "finalists", "finds the best", "regret", *["test regret"] * has_test]

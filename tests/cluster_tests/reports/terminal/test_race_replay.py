@@ -5,7 +5,7 @@ from cluster.reports.terminal.race_replay import replay_races, replays_json, rep
 from cluster.results.names import ChoiceError
 from cluster.results.results import Results
 from tests.cluster_tests.experiment_files import write_experiment, write_records
-from tests.cluster_tests.results_files import write_json
+from tests.cluster_tests.results_files import write_fold_results, write_json
 from tests.cluster_tests.small_experiment import LR
 
 RULES = [SuccessiveHalving(reduction_factor=3)]
@@ -64,6 +64,29 @@ def test_a_diverged_trial_is_the_worst_and_its_curve_ends_there(tmp_path):
     assert found.grid.winner == f"{1:016x}"
     assert f"{0:016x}" in found.races[0][1].decisions[0].kept  # it was best then
     assert found.races[0][1].decisions[1].reasons[f"{0:016x}"] == "diverged"
+
+
+def test_folds_race_as_one_combination_by_their_mean_over_frames(tmp_path):
+    """Of 10 and 30 validation frames: 0.1 is the best on the first fold, 0.2 in the mean; a fold of 0.3 diverges."""
+    finals = {0.1: (8.0, 14.0), 0.2: (12.0, 12.0), 0.3: (7.0, 7.0)}
+    outcomes = {lr: [[first], [second]] for lr, (first, second) in finals.items()}
+    outcomes[0.3][1] = ["diverged"]
+    folder = write_fold_results(tmp_path, outcomes, [(10, 20), (30, 40)])
+    for lr, of in finals.items():
+        for fold, mm in enumerate(of, 1):
+            write_records(folder, f"{lr}-{fold}/0", curve(mm)[: 20 if outcomes[lr][fold - 1] == ["diverged"] else None])
+    results = Results.read(folder)
+    (found,) = replay_races(results, [SuccessiveHalving(reduction_factor=3, min_finalists=2)])
+    assert results.described[found.grid.winner] == {"lr": "0.2"}
+    assert list(found.grid.final_mm.values()) == [
+        pytest.approx(12 + 20 * 0.7**30),
+        pytest.approx((10 * 8 + 30 * 14) / 40 + 20 * 0.7**30),
+        float("inf"),
+    ]
+    decisions = found.races[0][1].decisions
+    means = {results.described[key]["lr"]: mm for key, mm in decisions[1].means_mm.items()}
+    assert means == {"0.3": pytest.approx(7 + 20 * 0.7**10), "0.2": pytest.approx(12 + 20 * 0.7**10)}
+    assert list(decisions[2].reasons.values()) == ["best", "diverged"]
 
 
 def test_equivalent_rules_are_shown_once_and_rules_that_decide_nothing_are_not_shown(tmp_path):
