@@ -72,28 +72,33 @@ class Replay:
     """What a race or another method finds in a grid.
 
     Attributes:
-        winner: The combination that it finds.
+        winner: The combination that it finds; None if all that it trains to the end diverge.
         cost: The epochs that it trains, as a share of the grid's epochs.
-        val_regret_mm: How much worse in validation its winner is than the grid's, mean over all repetitions, mm.
-        test_regret_mm: The same on the test set, where it may be negative; None without a test set.
+        val_regret_mm: How much worse in validation its winner is than the grid's, mean over all repetitions, mm; None
+            without a winner.
+        test_regret_mm: The same on the test set, where it may be negative; None without a winner or a test set.
         decisions: The decisions, if it is a race.
     """
 
-    winner: str
+    winner: str | None
     cost: float
-    val_regret_mm: float
+    val_regret_mm: float | None
     test_regret_mm: float | None
     decisions: Sequence[Decision] = ()
 
     @classmethod
-    def of(cls, grid: TrainedGrid, winner: str, n_epochs: float, decisions: Sequence[Decision] = ()) -> "Replay":
-        """Compares a winner with the grid's."""
+    def of(
+        cls, grid: TrainedGrid, trained: Sequence[str], n_epochs: float, decisions: Sequence[Decision] = ()
+    ) -> "Replay":
+        """Compares the best of the combinations that were trained to the end with the grid's winner."""
+        cost = n_epochs / (sum(grid.num_epochs.values()) * grid.n_repetitions)
+        winner = min(trained, key=lambda key: (grid.final_mm[key], key), default=None)
+        if winner is None or math.isinf(grid.final_mm[winner]):
+            return cls(None, cost, None, None, decisions)
         test = None
         if grid.test_mm:
             test = float(np.mean(grid.test_mm[winner]) - np.mean(grid.test_mm[grid.winner]))
-        total = sum(grid.num_epochs.values()) * grid.n_repetitions
-        regret = grid.final_mm[winner] - grid.final_mm[grid.winner]
-        return cls(winner, n_epochs / total, regret, test, decisions)
+        return cls(winner, cost, grid.final_mm[winner] - grid.final_mm[grid.winner], test, decisions)
 
 
 def replay_race(grid: TrainedGrid, rule: SuccessiveHalving) -> Replay:
@@ -113,7 +118,7 @@ def replay_race(grid: TrainedGrid, rule: SuccessiveHalving) -> Replay:
         n_epochs_of_dropped += race.n_epochs([key for key in competing if key not in kept], rung)
         competing = decision.kept
     n_epochs = n_epochs_of_dropped + race.n_epochs(competing, race.rungs[-1])
-    return Replay.of(grid, decisions[-1].kept[0], n_epochs, decisions)
+    return Replay.of(grid, decisions[-1].kept, n_epochs, decisions)
 
 
 def replay_first_epochs(grid: TrainedGrid, n_kept: int, n_epochs: int = 1) -> Replay:
@@ -131,7 +136,7 @@ def replay_first_epochs(grid: TrainedGrid, n_kept: int, n_epochs: int = 1) -> Re
     kept = sorted(early, key=lambda key: (early[key], key))[:n_kept]
     dropped = len(early) - len(kept)
     total = grid.n_repetitions * (dropped * n_epochs + sum(grid.num_epochs[key] for key in kept))
-    return Replay.of(grid, min(kept, key=lambda key: (grid.final_mm[key], key)), total)
+    return Replay.of(grid, kept, total)
 
 
 @dataclass(frozen=True)
@@ -142,20 +147,27 @@ class RandomSearch:
         n: How many combinations are chosen and trained to the end.
         cost: Their share of the grid.
         probability: The probability that the grid's winner is among them.
-        val_regret_mm: The mean regret in validation, mm.
+        all_diverged: The probability that all of them diverge.
+        val_regret_mm: The mean regret in validation of the other choices, mm.
     """
 
     n: int
     cost: float
     probability: float
+    all_diverged: float
     val_regret_mm: float
 
     @classmethod
     def of(cls, grid: TrainedGrid, cost: float) -> "RandomSearch":
-        """Chooses as many combinations as `cost`, a share of the grid, pays for; at least one."""
+        """Chooses as many combinations as `cost`, a share of the grid, pays for; at least one.
+
+        At least one combination of the grid must not have diverged.
+        """
         finals = list(grid.final_mm.values())
         n = max(1, math.floor(cost * len(finals) + 1e-9))
         # The best of the chosen has rank i if that one is chosen and all others come from lower ranks.
         share = [math.comb(len(finals) - 1 - place, n - 1) / math.comb(len(finals), n) for place in range(len(finals))]
-        regret = math.fsum(p * (value - finals[0]) for p, value in zip(share, finals, strict=True) if p)
-        return cls(n, n / len(finals), n / len(finals), regret)
+        n_finite = sum(map(math.isfinite, finals))
+        regrets = [p * (value - finals[0]) for p, value in zip(share[:n_finite], finals[:n_finite], strict=True)]
+        all_diverged = math.fsum(share[n_finite:])
+        return cls(n, n / len(finals), n / len(finals), all_diverged, math.fsum(regrets) / (1 - all_diverged))

@@ -79,8 +79,7 @@ def defaults(grid: TrainedGrid) -> tuple[int, int]:
 def outcome(grid: TrainedGrid, trained: dict[str, int]) -> Replay:
     """Returns what training each combination for its number of epochs finds, with all repetitions."""
     complete = [key for key, n_epochs in trained.items() if n_epochs == epochs_of_grid(grid)]
-    winner = min(complete, key=lambda key: (grid.final_mm[key], key))
-    return Replay.of(grid, winner, sum(trained.values()) * grid.n_repetitions)
+    return Replay.of(grid, complete, sum(trained.values()) * grid.n_repetitions)
 
 
 def one_epoch_best_at_equal_cost(grid: TrainedGrid, _: np.random.Generator) -> Replay:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cluster.racing.replay import Numbers, RandomSearch, Replay, TrainedGrid, replay_first_epochs, replay_race
-from cluster.racing.successive_halving import MIN_COMBINATIONS, Race, SuccessiveHalving
+from cluster.racing.successive_halving import MIN_COMBINATIONS, Race, Rung, SuccessiveHalving
 from cluster.reports.formats.grid import MISSING, Cell, Grid, number_cell
 from cluster.reports.formats.terminal import terminal
 from cluster.reports.tables.captions import n_folds
@@ -56,7 +56,7 @@ def replay_races(results: Results, rules: Sequence[SuccessiveHalving]) -> list[R
 
     Raises:
         ChoiceError: If the experiment was raced, if no data set has at least two combinations that were trained
-            completely, or if their trainings are too short for the rules.
+            completely and one that did not diverge, or if their trainings are too short for the rules.
         StorageError: If records cannot be read.
     """
     if results.dropped:
@@ -71,7 +71,7 @@ def replay_races(results: Results, rules: Sequence[SuccessiveHalving]) -> list[R
     for data, of_data in by_data.items():
         grid = _trained_grid(of_data.single_folds, curves)
         grid = _over_folds(grid, of_data) if of_data.folds else grid
-        if len(grid.val_mm) > 1:
+        if len(grid.val_mm) > 1 and math.isfinite(grid.final_mm[grid.winner]):
             races = _races(grid, rules)
             first_epoch = replay_first_epochs(grid, _n_after_first_epoch(grid))
             by_chance = RandomSearch.of(grid, races[0][1].cost)
@@ -80,7 +80,7 @@ def replay_races(results: Results, rules: Sequence[SuccessiveHalving]) -> list[R
     if not found:
         raise ChoiceError(
             f"no race can be replayed on {results.name}: this needs at least two combinations on the same data whose "
-            "repetitions all finished or diverged"
+            "repetitions all finished or diverged, and for one of them all finished"
         )
     return found
 
@@ -162,7 +162,7 @@ def _text(replayed: ReplayedRaces) -> str:
     has_test = bool(grid.test_mm)
     rows = [
         [
-            Cell(f"factor {rule.reduction_factor}{_first_repetitions(rule)}"),
+            Cell(f"factor {rule.reduction_factor}{_first_repetitions(grid, rule)}"),
             Cell(", ".join(map(str, _epochs(grid, rule)))),
             *_cells(found, len(found.decisions[-1].kept), has_test=has_test),
         ]
@@ -193,6 +193,14 @@ def _text(replayed: ReplayedRaces) -> str:
     notes = []
     if replayed.n_left_out:
         notes.append(f"{count(replayed.n_left_out, 'combination')} left out, because not all repetitions finished.")
+    if chance.all_diverged:
+        share = f"{100 * chance.all_diverged:.1f}" if chance.all_diverged > 0.001 else "less than 0.1"
+        notes.append(
+            f"In {share} % of draws, the random choice has only combinations that diverged; its regret is the mean "
+            "over the other draws."
+        )
+    if any(of.winner is None for of in (first, *(of for _, of in races))):
+        notes.append("Without a regret: all combinations that the rule trains to the end diverge.")
     if n < MIN_COMBINATIONS:
         notes.append(f"A race needs at least {MIN_COMBINATIONS} combinations to save much.")
     return terminal(Grid("races", caption, headers, rows, n_labels=2, notes=notes))
@@ -203,14 +211,18 @@ def _n_after_first_epoch(grid: TrainedGrid) -> int:
     return max(3, math.ceil(len(grid.val_mm) / BEST_OF_ONE_EPOCH))
 
 
-def _first_repetitions(rule: SuccessiveHalving) -> str:
-    n = rule.first_repetitions
-    return "" if n is None else f", {count(n, 'repetition')} at first"
+def _first_repetitions(grid: TrainedGrid, rule: SuccessiveHalving) -> str:
+    n = _rungs(grid, rule)[0].n_repetitions  # no more than there are
+    return "" if rule.first_repetitions is None else f", {count(n, 'repetition')} at first"
 
 
 def _epochs(grid: TrainedGrid, rule: SuccessiveHalving) -> list[int]:
     longest = max(grid.num_epochs.values())
-    return [rung.epoch(longest) for rung in Race(rule, grid.num_epochs, grid.n_repetitions).rungs]
+    return [rung.epoch(longest) for rung in _rungs(grid, rule)]
+
+
+def _rungs(grid: TrainedGrid, rule: SuccessiveHalving) -> list[Rung]:
+    return Race(rule, grid.num_epochs, grid.n_repetitions).rungs
 
 
 def _cells(found: Replay, n_finalists: int, *, has_test: bool) -> list[Cell]:

@@ -80,6 +80,22 @@ def test_a_random_search_has_the_mean_regret_of_all_possible_draws(cost, n):
     assert found.probability == pytest.approx(np.mean([regret == 0 for regret in regrets]))
 
 
+def test_a_random_search_has_the_mean_regret_of_the_draws_that_do_not_all_diverge():
+    grid = grid_of(6)
+    diverged = {key: np.full((3, 100), np.inf) if key > "c002" else of for key, of in grid.val_mm.items()}
+    found = RandomSearch.of(TrainedGrid(diverged, {}), 1 / 3)
+    assert found.all_diverged == pytest.approx(3 / 15)
+    assert found.val_regret_mm == pytest.approx((5 * 0.0 + 4 * 0.1 + 3 * 0.2) / 12)
+
+
+def test_a_race_whose_finalists_all_diverge_has_no_winner():
+    good, bad = np.full((2, 27), 20.0), np.where(np.arange(27) < 20, 10.0, np.inf) * np.ones((2, 1))
+    grid = TrainedGrid({"a": good, **{f"b{place}": bad for place in range(5)}}, {})
+    for found in (replay_race(grid, SuccessiveHalving()), replay_first_epochs(grid, 3)):
+        assert (found.winner, found.val_regret_mm, found.test_regret_mm) == (None, None, None)
+        assert 0 < found.cost < 1
+
+
 def test_a_resampled_grid_has_the_chosen_repetitions():
     grid = grid_of(5, noise=0.1)
     again = grid.resampled([2, 2, 0])

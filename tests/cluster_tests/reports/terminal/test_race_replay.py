@@ -98,6 +98,34 @@ def test_equivalent_rules_are_shown_once_and_rules_that_decide_nothing_are_not_s
         replay_races(results, rules[2:])
 
 
+def test_the_label_has_the_repetitions_that_a_rule_really_uses_at_first(tmp_path):
+    results = Results.read(experiment(tmp_path / "sweep"))
+    for n, used in ((5, "2 repetitions"), (1, "1 repetition")):
+        found = replay_races(results, [SuccessiveHalving(reduction_factor=3, first_repetitions=n)])
+        assert f"factor 3, {used} at first" in replays_text("sweep", found)
+
+
+def test_says_how_often_a_random_choice_has_only_combinations_that_diverged(tmp_path):
+    folder = experiment(tmp_path / "sweep", left_out=range(3, 9))
+    for place in range(3, 9):
+        for repetition in range(2):
+            write_json(folder.trial(f"{place:016x}/{repetition}"), {"status": "diverged", "error": "the loss is nan"})
+    text = replays_text("sweep", replay_races(Results.read(folder), RULES))
+    # Three of nine are chosen: 20 of 84 draws have none of the first three.
+    assert "In 23.8 % of draws, the random choice has only combinations that diverged; its regret is the mean" in text
+    assert " inf" not in text
+
+
+def test_an_experiment_whose_combinations_all_diverged_cannot_be_replayed(tmp_path):
+    folder = experiment(tmp_path / "sweep", 3)
+    for place in range(3):
+        trial = folder.trial(f"{place:016x}/1")
+        trial.write_trial(trial.read_trial()._replace(status="diverged", metrics={}, error="the loss is nan"))
+        write_records(folder, f"{place:016x}/1", curve(10.1)[:5])
+    with pytest.raises(ChoiceError, match="and for one of them all finished"):
+        replay_races(Results.read(folder), RULES)
+
+
 def test_an_experiment_without_complete_combinations_cannot_be_replayed(tmp_path):
     folder = experiment(tmp_path / "sweep", 3, left_out=[0, 1])
     with pytest.raises(ChoiceError, match="no race can be replayed on sweep: this needs at least two combinations"):
