@@ -11,7 +11,7 @@ from cluster.racing.decision_file import DecisionFile
 from cluster.racing.dropped import of_plan
 from cluster.reports.tables.captions import SPLITS, folds_of, in_race, n_folds
 from cluster.reports.tables.summary import mean_and_std
-from cluster.results.names import option_texts, short_names
+from cluster.results.names import distinguishing_column, option_texts, short_names
 from cluster.results.results import Results
 from cluster.results.rows import Row, SummaryColumns
 from cluster.results.settings_text import text
@@ -21,6 +21,7 @@ from data_pipeline.words import count, first_of, listed
 
 _MAX_VALUES = 8
 _MAX_DATA = 12
+_GOES_ON = ("failed", "interrupted", "pending")
 _EPOCHS = "solver_config.num_epochs"
 
 
@@ -32,15 +33,8 @@ def methods_paragraph(results: Results) -> str:
         StorageError: If its description cannot be read.
     """
     experiment = results.files.read_experiment()
-    parts = results.by_data()
-    shown = list(parts.items())[:_MAX_DATA]
-    sentences = [_searched(results, experiment), *_trained(results, experiment)]
-    for name, part in shown:
-        on = f"On {name}: " if len(parts) > 1 else ""
-        sentences += [f"{on}{sentence}" for sentence in (*_raced(part, experiment), *_confirmed(part), *_chosen(part))]
-    if len(parts) > len(shown):
-        sentences.append(f"{len(parts) - len(shown)} more sets of data are not described here.")
-    return " ".join([*sentences, *_produced_by(results)])
+    sentences = [_searched(results, experiment), *_trained(results, experiment), *_raced(results, experiment)]
+    return " ".join([*sentences, *_confirmed(results), *_chosen(results), *_produced_by(results)])
 
 
 def _searched(results: Results, experiment: ExperimentFile) -> str:
@@ -50,20 +44,40 @@ def _searched(results: Results, experiment: ExperimentFile) -> str:
     n = len(results.summary)
     names = short_names(paths)
     ranges = {axis.paths[0]: axis.range for axis in experiment.options if axis.range is not None}
-    options = [
-        f"{names[path]} ({_range(ranges[path]) if path in ranges else _values(of_path)})"
-        for path, of_path in values.items()
-    ]
+    conditions = _conditions(experiment, names)
+    options = []
+    for path, of_path in values.items():
+        shown = _range(ranges[path]) if path in ranges else _values(of_path)
+        options.append(f"{names[path]} ({shown}{conditions.get(path, '')})")
     is_grid = not ranges and n == prod(map(len, values.values()))
-    combinations = f"{'All ' if is_grid and n > 1 else ''}{count(n, 'combination')}"
+    combinations = "Both combinations" if n == 2 else f"{'All ' * (n > 2)}{count(n, 'combination')}"
+    combinations = combinations if is_grid else count(n, "combination")
     of = f" of {listed(options)}" if options else ""
     seed = experiment.configs.get("experiment_config", {}).get("seed")
-    n_repetitions = count(results.n_repetitions, "repetition")
+    # Combinations that a race dropped at its first rung may have fewer.
+    n_repetitions = _repetitions([results.n_repetitions, *(at.repetitions for at in results.dropped.values())])
     seeds = f" (seeds derived from {seed})" if isinstance(seed, int) else ""
     folds = f" on each of {n_folds(results, results.folds)} folds" if results.folds else ""
     was = "was" if n == 1 else "were"
     compared = "compared, each" if n > 1 else "trained"
     return f"{combinations}{of} {was} {compared} with {n_repetitions}{folds}{seeds}."
+
+
+def _conditions(experiment: ExperimentFile, names: Mapping[str, str]) -> dict[str, str]:
+    """Returns where an option applies if not everywhere, by its column: '; only for model CorrectorLCN'."""
+    columns = [
+        distinguishing_column(axis.paths, axis.rows, axis.labels) if axis.rows else (axis.paths[0], [])
+        for axis in experiment.options
+    ]
+    found = {}
+    for axis, (column, _) in zip(experiment.options, columns, strict=True):
+        texts = []
+        for place, rows in axis.when:
+            other, values = columns[place]
+            shown = option_texts(values)
+            texts.append(f"{names.get(other, other)} {' or '.join(shown[row] for row in rows)}")
+        found[column] = f"; only for {listed(texts)}" if texts else ""
+    return found
 
 
 def _range(found: Range) -> str:
@@ -102,39 +116,78 @@ def _epochs_of(row: Row, experiment: ExperimentFile) -> int | None:
     return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else None
 
 
-def _raced(part: Results, experiment: ExperimentFile) -> Iterator[str]:
-    """Says how combinations on the same data were raced, and at what cost; nothing if they were not."""
-    if not part.dropped:
+def _raced(results: Results, experiment: ExperimentFile) -> Iterator[str]:
+    """Says how combinations were raced, and at what cost; nothing if they were not."""
+    race = experiment.configs.get("experiment_config", {}).get("race")
+    if race is None:
         return
-    decisions = of_plan(part.decisions, part.repetitions)
-    factor = decisions[0].rule.get("reduction_factor")
-    words = f" with a reduction factor of {factor}" if isinstance(factor, int) else ""
-    yield f"The combinations were raced with synchronous successive halving over epochs{words}: {_rungs(decisions)}."
-    yield (
-        "Each rung compares the best validation distance so far, averaged over repetitions; combinations close to the "
-        "best one may stay too."
-    )
-    if all(map(part.is_complete, part.ranked)):
-        n = len(part.ranked)
-        yield f"{count(n, 'combination')} {'was' if n == 1 else 'were'} trained to the end{_cost(part, experiment)}."
+    decisions = of_plan(results.decisions, results.repetitions)
+    factors = {text(decision.rule.get("reduction_factor")) for decision in decisions}
+    words = f" with a reduction factor of {next(iter(factors))}" if len(factors) == 1 else ""
+    raced = f"were raced with synchronous successive halving over epochs{words}"
+    by_data: dict[str, list[DecisionFile]] = {}
+    for decision in decisions:
+        size = "" if decision.size is None else f" (first {decision.size:,})"
+        by_data.setdefault(f"{decision.data}{size}", []).append(decision)
+    if len(by_data) > 1:
+        what = "folds of each dataset" if results.folds else "each validation set"
+        yield f"The combinations on {what} {raced}."
+        for name, of_data in list(by_data.items())[:_MAX_DATA]:
+            yield f"On {name}, {_rungs(of_data)}."
     else:
-        yield "The race has not ended yet."
+        yield f"The combinations {raced}{''.join(f': {_rungs(of_data)}' for of_data in by_data.values())}."
+    if decisions:
+        yield (
+            "Each time, combinations were compared by their best validation distance so far, averaged over "
+            "repetitions; those close to the best one could stay too."
+        )
+    n = len(results.ranked)
+    several = len(by_data) > 1
+    race_has, race_takes = ("The races have", "the races take") if several else ("The race has", "the race takes")
+    is_open = any(trial["status"] in _GOES_ON for row in results.ranked for trial in results.repetitions[row["key"]])
+    if is_open or results.n_not_proposed:
+        yield f"{race_has} not ended yet."
+    elif not results.dropped:
+        yield f"{race_has} dropped none of them."
+    else:
+        were = f"{count(n, 'combination')} {'was' if n == 1 else 'were'}" if n else "No combination was"
+        yield f"{were} trained to the end{_cost(results, experiment, race_takes)}."
 
 
 def _rungs(decisions: Sequence[DecisionFile]) -> str:
-    """Says what was decided at each rung: 'after epoch 4, 20 of 60 combinations stayed (3 repetitions)'."""
+    """Says what was decided at each rung: 'after epoch 4, 20 of 60 combinations stayed (3 repetitions)'.
+
+    Combinations that were added later are only counted.
+    """
     texts = []
+    brackets = dict.fromkeys(decision.bracket for decision in decisions)
     for decision in decisions:
-        epochs = sorted({c.epoch for c in decision.combinations})
-        epoch = f"epoch {epochs[0]}" if len(epochs) == 1 else f"epochs {epochs[0]} to {epochs[-1]}"
-        stayed, n = sum(c.stays for c in decision.combinations), count(len(decision.combinations), "combination")
-        repetitions = count(len(decision.leader.values), "repetition")
-        bracket = f" of bracket {decision.bracket + 1}" if any(d.bracket for d in decisions) else ""
-        texts.append(f"after {epoch}{bracket}, {stayed:,} of {n} stayed ({repetitions})")
-    return "; ".join(texts)
+        if decision.bracket == next(iter(brackets)):
+            epochs = sorted({c.epoch for c in decision.combinations})
+            epoch = f"epoch {epochs[0]}" if len(epochs) == 1 else f"epochs {epochs[0]} to {epochs[-1]}"
+            n_stay, n = len(decision.stay), len(decision.combinations)
+            of = "both combinations" if n == 2 else f"all {count(n, 'combination')}"
+            stayed = of if 1 < n_stay == n else f"{n_stay or 'none'} of {count(n, 'combination')}"
+            repetitions = count(len(decision.leader.values), "repetition")
+            texts.append(f"after {epoch}, {stayed} stayed ({repetitions})")
+    return "; ".join([*texts, *_added(decisions, len(brackets) - 1)])
 
 
-def _cost(part: Results, experiment: ExperimentFile) -> str:
+def _added(decisions: Sequence[DecisionFile], n_groups: int) -> Iterator[str]:
+    """Says how many combinations raced later, and against which; nothing if none did."""
+    entered: dict[str, int] = {}  # the bracket in which each combination entered the race
+    for decision in decisions:
+        for competitor in decision.combinations:
+            entered.setdefault(competitor.key, decision.bracket)
+    n = sum(bracket != decisions[0].bracket for bracket in entered.values())
+    if n:
+        have_guests = any(entered[c.key] != decision.bracket for decision in decisions for c in decision.combinations)
+        groups = f" in {n_groups} groups" if n_groups > 1 else ""
+        with_guests = f", {'each ' * (n_groups > 1)}together with the finalists so far" * have_guests
+        yield f"{n:,} more raced later{groups}{with_guests}"
+
+
+def _cost(part: Results, experiment: ExperimentFile, race_takes: str) -> str:
     """Returns the epochs of the race relative to those of the grid, for the end of a sentence; empty if unknown.
 
     Epochs that trials were trained beyond their rung, or for an earlier plan, do not count.
@@ -146,7 +199,7 @@ def _cost(part: Results, experiment: ExperimentFile) -> str:
     raced = sum(at.epoch * at.repetitions for at in part.dropped.values())
     raced += sum(known[row["key"]] * part.n_repetitions for row in part.ranked)
     share = raced / (sum(known.values()) * part.n_repetitions)
-    return f"; the race takes {100 * share:.0f} % of the epochs that training all of them takes" if share <= 1 else ""
+    return f"; {race_takes} {100 * share:.0f} % of the epochs that training all of them takes" if share <= 1 else ""
 
 
 def _confirmed(part: Results) -> Iterator[str]:
@@ -159,13 +212,76 @@ def _confirmed(part: Results) -> Iterator[str]:
         )
 
 
-def _chosen(part: Results) -> Iterator[str]:
+def _chosen(results: Results) -> Iterator[str]:
     """Says which combination was chosen on which data, and its results."""
+    parts = list(results.by_data().values())
+    if len(parts) == 1:
+        yield from _chosen_on_only_data(results)
+        return
+    shown = parts[:_MAX_DATA]
+    if any(len(part.summary) > 1 for part in shown):
+        no_part = "; test sets played no part in this" * any(part.split == "test" for part in shown)
+        lowest = f"the combination with the lowest mean distance{in_race(results)}"
+        yield f"On each validation set, {lowest} was chosen{no_part}."
+    bests = [part.summary[0] for part in shown]
+    numbers = [row["n"] for row in bests if row["n"]]
+    if numbers:
+        std = " ± sample standard deviations" if max(numbers) > 1 else ""
+        over = _repetitions(numbers, "fresh " * bool(results.n_confirming))
+        yield f"Distances are means per joint{std} over {over}."
+    yield from map(_chosen_on, shown)
+    if len(parts) > len(shown):
+        yield f"{len(parts) - len(shown)} more sets of data are not described here."
+
+
+def _repetitions(numbers: Sequence[int], kind: str = "") -> str:
+    """Returns '3 repetitions', or '1 to 3 repetitions' for different numbers."""
+    fewer = f"{min(numbers)} to " if len(set(numbers)) > 1 else ""
+    return f"{fewer}{count(max(numbers), f'{kind}repetition')}"
+
+
+def _chosen_on(part: Results) -> str:
+    """Says which combination was chosen on one of several data sets, and its results."""
+    best, val, test = part.summary[0], SummaryColumns.of("val"), SummaryColumns.of(part.split)
+    on = f"On the {_set(part, best, 'val')}"
+    if best[val.mean] is None:
+        return f"{on}, {_nothing(part)}."
+    distance = f"{mean_and_std(best[val.mean], best[val.std])} mm"
+    in_the_race = f"{mean_and_std(best[part.chosen_by.mean], None)} mm in the race, " * bool(part.n_confirming)
+    is_chosen = len(part.summary) > 1
+    reached = (
+        f"this is {_options(part, best)} ({in_the_race}{distance})" if is_chosen else f"the distance is {distance}"
+    )
+    if part.split == "test" and best[test.mean] is not None:
+        it = "it reaches" if is_chosen else "it is"
+        reached += f"; on the {_set(part, best, 'test')}, {it} {_compared(best, test)}"
+    return f"{on}, {reached}."
+
+
+def _options(part: Results, row: Row) -> str:
+    return ", ".join(f"{name} {text}" for name, text in part.described[row["key"]].items())
+
+
+def _compared(row: Row, test: SummaryColumns) -> str:
+    result = mean_and_std(row[test.mean], row[test.std])
+    return f"{result} mm, compared with {row[test.before]:.2f} mm before the correction"
+
+
+def _nothing(part: Results) -> str:
+    """Says why there is no result."""
+    if part.n_confirming and part.ranked:
+        return "no fresh repetition of the best combination has finished"
+    return "no combination has been trained to the end"
+
+
+def _chosen_on_only_data(part: Results) -> Iterator[str]:
+    """Says which combination was chosen, and its results."""
     best, val = part.summary[0], SummaryColumns.of("val")
     if best[val.mean] is None:
-        yield "No combination has been trained to the end yet."
+        if part.ranked:  # otherwise the race dropped all
+            nothing = _nothing(part)
+            yield f"{nothing[0].upper()}{nothing[1:]}."
         return
-    texts = ", ".join(f"{name} {text}" for name, text in part.described[best["key"]].items())
     on = f"the {_set(part, best, 'val')}"
     std = " ± sample standard deviation" if best[val.std] is not None else ""
     over = f"mean distance per joint{std} over {count(best['n'], 'repetition')}"
@@ -173,19 +289,19 @@ def _chosen(part: Results) -> Iterator[str]:
     if len(part.summary) > 1 and part.n_confirming:
         mean = mean_and_std(best[part.chosen_by.mean], None)
         yield (
-            f"The combination with the lowest mean distance on {on}{in_race(part)} was chosen: {texts} ({mean} mm). "
-            f"There, its fresh repetitions reach {distance} ({over})."
+            f"The combination with the lowest mean distance on {on}{in_race(part)} was chosen: {_options(part, best)} "
+            f"({mean} mm). There, its fresh repetitions reach {distance} ({over})."
         )
     elif len(part.summary) > 1:
-        yield f"The combination with the lowest mean distance on {on} was chosen: {texts} ({distance}; {over})."
+        chosen = f"{_options(part, best)} ({distance}; {over})"
+        yield f"The combination with the lowest mean distance on {on} was chosen: {chosen}."
     else:
         yield f"On {on}, it reaches {distance} ({over})."
     test = SummaryColumns.of(part.split)
     if part.split == "test" and best[test.mean] is not None:
         yield (
             f"On the {_set(part, best, 'test')}, which played no part in this choice, it reaches "
-            f"{mean_and_std(best[test.mean], best[test.std])} mm, compared with {best[test.before]:.2f} mm before the "
-            "correction."
+            f"{_compared(best, test)}."
         )
 
 

@@ -49,6 +49,14 @@ class TestAnExperimentsFile:
             ({"name": 1}, "name is not valid"),
             ({"configs": {"experiment_config": 1}}, r"configs\[\.\.\.\] is not valid"),
             ({"options": [{"paths": ["a"], "rows": [[1, 2]]}]}, "options has rows with more or fewer values"),
+            (
+                {"options": [{"paths": ["a"], "rows": [[1]], "when": [[0, [0]]]}]},
+                "on an option that does not come before",
+            ),
+            (
+                {"options": [{"paths": ["a"], "rows": [[1]]}, {"paths": ["b"], "rows": [[1]], "when": [[0, [1]]]}]},
+                "conditions of .* that name no row",
+            ),
             ({"plan": {"seeds": [], "combinations": []}}, r"plan\.seeds is not valid"),
             ({"plan": {"seeds": [1], "combinations": [{"key": "../x", "options": {}}]}}, r"combinations\[0\]\.key"),
             ({"plan": {"seeds": [1], "combinations": [{"key": "a", "options": {"b": []}}]}}, r"options\[\.\.\.\]"),
