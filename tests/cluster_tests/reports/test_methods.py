@@ -57,9 +57,8 @@ class TestTheParagraph:
         ]
         proposed = [({"model": model, "dim": dim}, [9.0]) for model, dim in (("gnn", 8), ("gnn", 4), ("mlp", "–"))]
         text = paragraph(write_experiment(tmp_path / "sweep", proposed, axes=axes))
-        assert text.startswith(
-            "3 combinations of model (mlp, gnn) and dim (4, 8; only for model gnn) were compared, each with 1 repetition."
-        )
+        options = "model (mlp, gnn) and dim (4, 8; only for model gnn)"
+        assert text.startswith(f"3 combinations of {options} were compared, each with 1 repetition.")
 
     def test_of_several_data_sets_has_the_choice_on_each_and_the_common_part_once(self, tmp_path):
         paths = [f"experiment_config.{split}_set" for split in ("val", "test")]
