@@ -13,9 +13,11 @@ from cluster.reports.page.charts import Axis, Chart, figure, key, within_fence
 from cluster.reports.page.data import PageData, trial_id
 from cluster.reports.page.sections import scrolling, section_of
 from cluster.reports.page.sentences import name_of
+from cluster.reports.tables.first_rung import at_first_rung
 from cluster.results.choice.best_so_far import best_in_order, best_in_random_order
 from cluster.results.choice.ranks import ValidationAndTest
 from cluster.results.choice.seeds import MAX_REPETITIONS, repetitions_to_separate, variances
+from cluster.results.results import Results
 from cluster.results.rows import CONFIRMS, Row, SummaryColumns, column
 from cluster.results.statistics import MIN_REPETITIONS, Array
 from data_pipeline.words import count
@@ -29,6 +31,8 @@ _MIN_FINALISTS = 3
 _MIN_HALVED = 20
 """With fewer combinations, the better half is too small to be shown separately."""
 
+_CAUSES = "Results differ because combinations have different options, and repetitions have different seeds."
+
 _N_LISTED = 5
 _BAND = (0.05, 0.5, 0.95)
 
@@ -36,8 +40,8 @@ _BAND = (0.05, 0.5, 0.95)
 def choice(data: PageData) -> Iterator[Markup]:
     """Yields the sections that can be computed.
 
-    A race does not drop combinations at random, so the remaining ones show neither the shares of the variance nor what
-    a search of the grid would have found.
+    A race does not drop combinations at random, so the remaining ones show neither the shares of the variance, which
+    come from its first rung, nor what a search of the grid would have found.
     """
     complete = _complete(data, data.table.ranked, "val")
     if len(complete) < 2:
@@ -85,22 +89,41 @@ def _seeds(data: PageData, rows: list[Row]) -> Iterator[str]:
     values = table.values(column("val", "distance"))
     results = np.array([values[row["key"]] for row in rows], dtype=np.float64)  # (C, R)
     n = len(results)
-    if n >= _MIN_COMBINATIONS and not table.dropped:
+    if table.dropped:
+        yield from _seeds_at_first_rung(table)
+    elif n >= _MIN_COMBINATIONS:
         yield (
-            "Results differ because combinations have different options, and repetitions have different seeds. "
-            f"{_shares(results, f'all {_combinations(data, rows)}')}"
-            + (f" {_shares(results[: n // 2], f'the better half of them ({n // 2:,})')}" if n >= _MIN_HALVED else "")
+            f"{_CAUSES} {_shares(results, f'Over all {_combinations(data, rows)}')}"
+            + (
+                f" {_shares(results[: n // 2], f'Over the better half of them ({n // 2:,})')}"
+                if n >= _MIN_HALVED
+                else ""
+            )
         )
         yield _scatter(results)
     yield _separation(data, rows, results)
 
 
-def _shares(results: Array, of: str) -> str:
+def _seeds_at_first_rung(table: Results) -> Iterator[str]:
+    rung = at_first_rung(table)
+    if rung is None or rung.results.n_repetitions < 2:
+        return
+    of_each = [of_one for of_one in rung.results.values(column("val", "distance")).values() if None not in of_one]
+    results = np.array(of_each, dtype=np.float64)  # (C, R)
+    if len(results) < _MIN_COMBINATIONS:
+        return
+    n_others = len(table.summary) - len(results)
+    without = f" (without {n_others:,} that diverged or did not compete there)" if n_others else ""
+    yield f"{_CAUSES} {_shares(results, f'A{rung.at[1:]}{without}')}"
+    yield _scatter(results)
+
+
+def _shares(results: Array, where: str) -> str:
     share = variances(results).share_of_options
     if share is None:
-        return f"The results of {of} are equal."
+        return f"{where}, all results are equal."
     return (
-        f"Over {of}, {_percent(share)} of the variance of validation errors comes from the options and "
+        f"{where}, {_percent(share)} of the variance of validation errors comes from the options and "
         f"{_percent(1 - share)} from the seeds."
     )
 

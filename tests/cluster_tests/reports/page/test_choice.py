@@ -9,6 +9,7 @@ from scipy import stats
 from cluster.racing.successive_halving import SuccessiveHalving
 from cluster.reports.page.choice import choice
 from cluster.reports.page.data import PageData
+from cluster.results.choice.seeds import variances
 from tests.cluster_tests.experiment_files import write_experiment, write_records
 from tests.cluster_tests.replayed_race import drawn_curves, write_replayed_race
 from tests.cluster_tests.reports.page.test_page import HOSTILE, Document
@@ -163,13 +164,16 @@ def test_each_data_set_has_its_own_sections(tmp_path):
 
 
 def test_a_race_is_no_random_search_and_its_finalists_are_not_all(tmp_path):
-    found = sections(
-        write_replayed_race(
-            tmp_path / "race", drawn_curves(18), SuccessiveHalving(reduction_factor=3, min_finalists=6)
-        )[0]
-    )
+    curves, rule = drawn_curves(18, n_diverged=2), SuccessiveHalving(reduction_factor=3, min_finalists=6)
+    found = sections(write_replayed_race(tmp_path / "race", curves, rule)[0])
     assert "cost" not in found
-    assert "of the variance" not in words(found["seeds"])
+    there = np.array([of_one[:, :3].min(axis=1) for of_one in curves.values()])[:-2]  # (C, R)
+    share = variances(there).share_of_options
+    assert (
+        "At epoch 3, the first rung of the race, where all 18 combinations were trained with 3 repetitions (without 2 "
+        f"that diverged or did not compete there), {100 * share:.1f} % of the variance"
+    ) in words(found["seeds"])
+    assert words(found["seeds"]).count("of the variance") == 1
 
 
 def test_the_ranks_of_the_few_finalists_of_a_race_are_shown(tmp_path):
