@@ -108,10 +108,8 @@ class Training:
         if end.kind == "complete" and isinstance(schedule, RaceSchedule | RacedSearchSchedule):
             n = schedule.n_epochs_in_vain()
             if n:
-                text = (
-                    "of dropped combinations beyond their last rung, in vain: ahead of a decision, or before the race"
-                )
-                say(f"{count(n, 'epoch')} {text}", sys.stderr)
+                text = "beyond their last rung, in vain: ahead of a decision, or before the race"
+                say(f"dropped combinations were trained for {count(n, 'epoch')} {text}", sys.stderr)
         plan = schedule.plan if isinstance(schedule, SearchSchedule | RacedSearchSchedule) else plan
         self.check_lock()  # a process that lost the lock must not write
         remove_surplus_states(plan, monitor.outcomes, self.job)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from cluster import training
 from cluster.executors import inline
 from cluster.experiment import Experiment
 from tests.fake_gpu import FakeGpus, GeneratorOnTheCpu, OnTheCpu
@@ -78,6 +79,8 @@ def without_reports():
     with pytest.MonkeyPatch.context() as patch:
         write_report = Experiment._write_report
         patch.setattr(Experiment, "_write_report", lambda self, table: None)
+        # Nor do they import its libraries in a thread, which might change the filters of warnings during the next test.
+        patch.setattr(training, "import_ahead", lambda *modules: None)
         yield write_report
 
 

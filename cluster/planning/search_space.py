@@ -301,7 +301,8 @@ class SearchSpace:
                 problems.append(Problem(where, f"{path} {text}"))
                 continue
             rows, wrong = self._rows_with(place, {path: value})
-            several = "; a condition names one value" if isinstance(value, list | tuple) else ""
+            are_lists = any(isinstance(known, list | tuple) for known in self.values(path))
+            several = "; a condition names one value" if isinstance(value, list | tuple) and not are_lists else ""
             problems += [replace(problem, path=where, text=problem.text + several) for problem in wrong]
             found.append((place, frozenset(rows)))
         return tuple(found), problems

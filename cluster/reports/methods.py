@@ -167,7 +167,7 @@ def _rungs(decisions: Sequence[DecisionFile]) -> str:
             epoch = f"epoch {epochs[0]}" if len(epochs) == 1 else f"epochs {epochs[0]} to {epochs[-1]}"
             n_stay, n = len(decision.stay), len(decision.combinations)
             of = "both combinations" if n == 2 else f"all {count(n, 'combination')}"
-            stayed = of if 1 < n_stay == n else f"{n_stay or 'none'} of {count(n, 'combination')}"
+            stayed = of if 1 < n_stay == n else f"{f'{n_stay:,}' if n_stay else 'none'} of {count(n, 'combination')}"
             repetitions = count(len(decision.leader.values), "repetition")
             texts.append(f"after {epoch}, {stayed} stayed ({repetitions})")
     return "; ".join([*texts, *_added(decisions, len(brackets) - 1)])

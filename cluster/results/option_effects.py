@@ -277,7 +277,7 @@ class _Coded:
         )
 
     def vary(self, which: Sequence[int]) -> bool:
-        """Returns whether each of some options has several values where they all apply; if they always do, it has."""
+        """Returns whether each of some options has several values where they all apply; True if they always do."""
         rows = self._rows(which)
         return bool(rows.all()) or all(self._n_values(rows, i) > 1 for i in which)
 

@@ -250,12 +250,14 @@ def race_warnings(brackets: Sequence[Bracket], space: SearchSpace, inputs: Input
     rule = space.base.experiment.race
     if rule is None:
         return []
-    warnings = []
+    warnings, is_search = [], space.base.experiment.search is not None
     for bracket in brackets:
         is_new = not bracket.earlier and not bracket.decisions
         if is_new and bracket.n_rungs > 1 and bracket.rule.min_finalists >= len(bracket.entrants):
-            n = count(len(bracket.entrants), "combination")
-            warnings.append(f"the race drops nothing: there are {n}, and min_finalists is {bracket.rule.min_finalists}")
+            warnings.append(
+                f"the {'first round of the ' * is_search}race drops only combinations that diverge: it has "
+                f"{len(bracket.entrants)}, and min_finalists is {bracket.rule.min_finalists}"
+            )
         elif is_new and len(bracket.entrants) < MIN_COMBINATIONS:
             warnings.append(
                 f"a race of {count(len(bracket.entrants), 'combination')} saves little, because at least "

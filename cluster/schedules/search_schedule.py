@@ -65,10 +65,11 @@ def check_searchable(space: SearchSpace, search: Search | None, points: Sequence
     if n < search.n_combinations:
         text = f"there are only {n} combinations to search; lower n_combinations, or train the grid without a search"
         problems.append(Problem(where, text))
-    if len(points) > search.n_combinations:
-        n = search.n_combinations
-        text = f"there are {len(points)} points, but n_combinations is only {n}, so some would never be tried"
-        problems.append(Problem("add_point", text))
+    base, not_in_space = space.point({})
+    first = {*([] if not_in_space else [base]), *(space.point(point)[0] for point in points)}
+    if points and len(first) > search.n_combinations:
+        text = f"the base and the points are {len(first)} combinations, but n_combinations is {search.n_combinations}"
+        problems.append(Problem("add_point", f"{text}, so some would never be tried"))
     for point in points:
         problems += [replace(p, text=f"in a point: {p.text}") for p in space.point(point)[1]]
     return problems
@@ -103,6 +104,7 @@ class Searching:
         self.rounds: list[Round] = []
         """The rounds on disk, and possibly a last one that has not been written yet."""
         self._is_new = False
+        self._untrainable: dict[RowIndices, Problem] = {}  # what was not proposed, with what is wrong with it
 
     def plan(self, corners: Plan) -> Plan:
         """Reads the rounds on disk and returns their plan; if there are none, proposes the first one.
@@ -183,38 +185,44 @@ class Searching:
     def _propose(self, results_mm: Sequence[float | None]) -> Plan:
         """Adds a round that follows from the results of all earlier proposals; returns its plan."""
         number, empty = len(self.rounds), self._round(results_mm)
-        proposals, passed_over = self._trainable(number, empty, self._proposals)
-        plan = self._plan_of(proposals)
+        proposals, warnings = self._trainable(number, empty, self._proposals)
+        try:
+            plan = self._plan_of(proposals)
+        except ConfigError as error:
+            raise _untrainable(number, error.problems) from error
         self.rounds.append(replace(empty, proposals=proposals, keys=[c.key for c in plan.combinations]))
         self._is_new = True
-        if not passed_over:
-            return plan
-        n = count(len(passed_over), "combination")
-        text = f"round {number} of the search passes over {n} that cannot be trained; for example, {passed_over[0]}"
-        return replace(plan, warnings=[text])
+        return replace(plan, warnings=warnings)
 
     def _trainable(
         self, number: int, start: Round, earlier: Sequence[RowIndices]
-    ) -> tuple[list[RowIndices], list[Problem]]:
-        """Returns all proposals of a round that `start` begins, and a problem of each that it passed over.
+    ) -> tuple[list[RowIndices], list[str]]:
+        """Returns all proposals of a round that `start` begins, and a warning if it passes over combinations.
 
         Raises:
-            ConfigError: If a point cannot be trained, or hardly any combination.
+            ConfigError: If hardly any combination can be trained.
         """
-        passed_over: dict[RowIndices, Problem] = {}
-        while True:
-            proposing = replace(self.proposing, passed_over=passed_over.keys())
-            proposals = start.more(proposing, earlier, self.search.size(number))
-            new = proposals[len(start.proposals) :]
-            problems = self._problems(new) if new else ()
-            if not problems:
-                return proposals, list(passed_over.values())
-            found = {proposal: of[0] for proposal in new if (of := self._problems([proposal]))}
-            passed_over |= found
-            most = _MOST_PASSED_OVER * self.search.size(number)
-            if not found or not found.keys().isdisjoint(start.points) or len(passed_over) > most:
-                where = f"round {number} of the search proposes combinations that cannot be trained: "
-                raise ConfigError([replace(problem, text=where + problem.text) for problem in problems])
+        size = self.search.size(number)
+        proposals = start.more(self.proposing, earlier, size)
+        new = proposals[len(start.proposals) :]
+        if not new or not self._problems(new):  # checked together, which is faster
+            return proposals, []
+        n_before, most = len(self._untrainable), _MOST_PASSED_OVER * (len(earlier) + size)
+
+        def accepts(proposal: RowIndices) -> bool:
+            if proposal not in self._untrainable and (problems := self._problems([proposal])):
+                self._untrainable[proposal] = problems[0]
+                if len(self._untrainable) > most:
+                    raise _untrainable(number, problems)
+            return proposal not in self._untrainable
+
+        proposals = start.more(replace(self.proposing, accepts=accepts), earlier, size)
+        passed_over = list(self._untrainable.values())[n_before:]
+        if not passed_over:
+            return proposals, []
+        n = count(len(passed_over), "combination")
+        text = f"round {number} of the search passes over {n} that cannot be trained; for example, {passed_over[0]}"
+        return proposals, [text]
 
     def _problems(self, proposals: Sequence[RowIndices]) -> Sequence[Problem]:
         try:
@@ -252,7 +260,7 @@ class Searching:
             self.rounds.append(found.first(self.search.size(number)))
         if not self.rounds:
             return None
-        self._complete_last()
+        warnings = self._complete_last()
         plan = self._plan_of(self._proposals)
         then, keys = [key for of in self.rounds for key in of.keys], [c.key for c in plan.combinations]
         if then != keys[: len(then)]:
@@ -260,10 +268,10 @@ class Searching:
                 f"{where} was started with other data or another base, such as another num_epochs. {NEW_SEARCH}"
             )
         self.rounds[-1] = replace(self.rounds[-1], keys=keys[len(then) - len(self.rounds[-1].keys) :])
-        return plan
+        return replace(plan, warnings=warnings)
 
-    def _complete_last(self) -> None:
-        """Completes the last round if a smaller search cut it short.
+    def _complete_last(self) -> list[str]:
+        """Completes the last round if a smaller search cut it short; returns warnings about what it passes over.
 
         First checks it by proposing it again, unless other versions of the packages proposed it.
         """
@@ -275,9 +283,15 @@ class Searching:
                 again, _ = self._trainable(number, replace(last, proposals=[]), earlier)
             if again[: len(last.proposals)] != last.proposals:
                 raise SearchError.broken(self.folder.storage, number, "its proposals do not follow from its results")
-        proposals, _ = self._trainable(number, last, earlier)
+        proposals, warnings = self._trainable(number, last, earlier)
         self.rounds[-1] = replace(last, proposals=proposals)
         self._is_new = len(self.rounds[-1].proposals) > len(last.proposals)
+        return warnings
+
+
+def _untrainable(number: int, problems: Sequence[Problem]) -> ConfigError:
+    where = f"round {number} of the search proposes combinations that cannot be trained: "
+    return ConfigError([replace(problem, text=where + problem.text) for problem in problems])
 
 
 class SearchSchedule:

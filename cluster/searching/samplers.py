@@ -1,7 +1,7 @@
 """Proposes the next combination of a search, as a pure function of its settings and of what came before."""
 
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,14 +33,14 @@ class Proposing:
         seed: The experiment's seed.
         dimensions: What there is to choose.
         points: The combinations that the search tries first, in order.
-        passed_over: Combinations that cannot be trained, so they are not proposed.
+        accepts: Returns whether a combination can be trained; others are not proposed. It is not asked about points.
     """
 
     sampler: Sampler
     seed: int
     dimensions: Sequence[Dimension]
     points: Sequence[Choices] = ()
-    passed_over: Collection[Choices] = ()
+    accepts: Callable[[Choices], bool] = lambda choices: True
 
     def next(self, results: Mapping[Choices, float | None], same_round: Sequence[Choices]) -> Choices:
         """Returns a combination that has not been proposed yet.
@@ -60,20 +60,20 @@ class Proposing:
             for attempt in range(_N_ATTEMPTS):
                 seed = np.random.SeedSequence([self.seed, len(known), attempt]).generate_state(1)
                 found = self._by_tpe(results, same_round, int(seed[0]))
-                if found not in known and found not in self.passed_over:
+                if found not in known and self.accepts(found):
                     return found
-        return self._first_new({*known, *self.passed_over})
+        return self._first_new(known)
 
     def _first_new(self, known: Collection[Choices]) -> Choices:
         for shares in self._draws():
             found: list[Choice] = []
             for dimension, share in zip(self.dimensions, shares, strict=True):
                 found.append(dimension.at(share) if dimension.applies(found) else None)
-            if tuple(found) not in known:
+            if tuple(found) not in known and self.accepts(tuple(found)):
                 return tuple(found)
         raise UserError(
-            f"the search knows {count(len(known), 'combination')} and found no new one in "
-            f"{2**_LOG2_MOST_DRAWS:,} draws; lower n_combinations, or widen the ranges"
+            f"the search has proposed {count(len(known), 'combination')} and found no new one in "
+            f"{2**_LOG2_MOST_DRAWS:,} draws; lower n_combinations to {len(known)}, or widen the ranges"
         )
 
     def _draws(self) -> Iterator[list[float]]:

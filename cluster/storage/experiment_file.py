@@ -18,6 +18,9 @@ MAX_EXPERIMENT_BYTES = 2**28
 MAX_TRIALS = 1_000_000
 """The largest plan that is read; its table takes some gigabytes."""
 
+MAX_OPTIONS = 1_000
+"""The most options that are read. Each may depend on all others."""
+
 
 class NoResultsError(UserError):
     """A folder does not hold an experiment, or the experiment's description is broken."""
@@ -80,7 +83,7 @@ class Axis:
     range: Range | None = None
     folds: Sequence[tuple[str, Count]] | None = None
     labels: Sequence[str] | None = None
-    when: Sequence[tuple[Count, Sequence[Count]]] = ()
+    when: Sequence[tuple[Count, Annotated[Sequence[Count], _Some]]] = ()
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,8 @@ _FIELDS = fields_of(ExperimentFile, without=("run_of_0_4_0", "problems"))
 
 def _require_consistent(options: Sequence[Axis], plan: Plan) -> None:
     """Raises a ValueError unless each row has a label for each path, and combinations differ and have one shape."""
+    if len(options) > MAX_OPTIONS:
+        raise ValueError(f"options are more than {MAX_OPTIONS:,}")
     for place, axis in enumerate(options):
         if (axis.range is None) == (not axis.rows) or (axis.range is not None and len(axis.paths) > 1):
             raise ValueError(f"options has neither rows nor a range of {axis.paths}")

@@ -79,9 +79,12 @@ def _combinations(data: PageData, rows: list[Row]) -> str:
 
 def _seeds(data: PageData, rows: list[Row]) -> Iterator[str]:
     table = data.table
+    if table.dropped:
+        yield from _seeds_at_first_rung(table)
     if table.n_counted == 1:
+        once = "has only one fresh repetition" if table.n_confirming else "was trained only once"
         yield (
-            "Each combination was trained only once, so it is not known how much of their differences comes from the "
+            f"Each combination {once}, so it is not known how much of their differences comes from the "
             "options and how much from the seeds, or how many repetitions it would take to separate the best two. "
             "Three repetitions (`n_repetitions`) give a first idea; finished trials are not trained again."
         )
@@ -89,9 +92,7 @@ def _seeds(data: PageData, rows: list[Row]) -> Iterator[str]:
     values = table.values(column("val", "distance"))
     results = np.array([values[row["key"]] for row in rows], dtype=np.float64)  # (C, R)
     n = len(results)
-    if table.dropped:
-        yield from _seeds_at_first_rung(table)
-    elif n >= _MIN_COMBINATIONS:
+    if n >= _MIN_COMBINATIONS and not table.dropped:
         yield (
             f"{_CAUSES} {_shares(results, f'Over all {_combinations(data, rows)}')}"
             + (
@@ -112,9 +113,9 @@ def _seeds_at_first_rung(table: Results) -> Iterator[str]:
     results = np.array(of_each, dtype=np.float64)  # (C, R)
     if len(results) < _MIN_COMBINATIONS:
         return
-    n_others = len(table.summary) - len(results)
-    without = f" (without {n_others:,} that diverged or did not compete there)" if n_others else ""
-    yield f"{_CAUSES} {_shares(results, f'A{rung.at[1:]}{without}')}"
+    n_diverged = sum(row["diverged"] > 0 for row in rung.results.summary)
+    without = f", without the {n_diverged:,} that diverged" if n_diverged else ""
+    yield f"{_CAUSES} {_shares(results, rung.at[0].upper() + rung.at[1:] + without)}"
     yield _scatter(results)
 
 

@@ -22,8 +22,8 @@ from cluster.reports.tables.effects import (
     CONDITIONAL,
     IMPORTANCE,
     IMPORTANCE_WITH_CONDITIONS,
+    LEFT_OUT_PAIRS,
     NO_DECISION,
-    PAIRS_WITH_CONDITIONS,
     Effects,
     InteractionTable,
     interval_cell,
@@ -75,7 +75,7 @@ def effects(data: PageData) -> list[Markup]:
         words += _of_importance(found.importances, names)
         words += [IMPORTANCE_WITH_CONDITIONS] * bool(found.have_conditions and found.importances.shares)
     if 2 <= len(names) <= _MAX_OPTIONS_OF_PAIRS:
-        words.append(_of_interaction(found.interactions[0], names) if found.interactions else PAIRS_WITH_CONDITIONS)
+        words.append(_of_interaction(found.interactions[0], names) if found.interactions else LEFT_OUT_PAIRS)
         pairs = [_all_interactions(data, found)] if len(names) > 2 and found.interactions else []
     words += left_out
     span = _span([cell for of_option in shown.values() for cell in of_option.groups])

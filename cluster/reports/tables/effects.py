@@ -1,5 +1,6 @@
 """The effects of options and of pairs of options on a result, as tables."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -47,15 +48,16 @@ CONDITIONAL = (
 """Says to readers what is averaged if options have conditions."""
 
 IMPORTANCE_WITH_CONDITIONS = (
-    "Options that apply only to some combinations have no importance: the others' is computed from means over them."
+    "Options that apply only to some combinations have no importance; that of the others is computed from means over "
+    "them."
 )
 """Says to readers what importances are of if options have conditions."""
 
-PAIRS_WITH_CONDITIONS = "Pairs of options that do not vary together, or without comparable trials, are left out."
-"""Says to readers which interactions are missing if options have conditions."""
+LEFT_OUT_PAIRS = "Pairs of options that do not vary together, or without comparable trials, are left out."
+"""Says to readers which interactions are missing."""
 
 NO_DECISION = (
-    "the decision at the first rung of its race is missing or broken, and later results lack the dropped combinations"
+    "the decision at the first rung of the race is missing or broken, and later results lack the dropped combinations"
 )
 """Says why a raced experiment has no effects."""
 
@@ -117,6 +119,11 @@ class Effects:
         """The interaction of each pair of options with means, the strongest first."""
         found = interactions(self._trials, self.results.distinguishing_paths, self.metric, self.results.options)
         return [one for one in found if one.means.basis.settings]
+
+    @property
+    def lacks_pairs(self) -> bool:
+        """Whether a pair of options has no interaction."""
+        return len(self.interactions) < math.comb(len(self.results.distinguishing_paths), 2)
 
     @cached_property
     def importances(self) -> Importances:
@@ -408,7 +415,7 @@ class InteractionTable(_EffectTable):
             rows += self._lines(of_data, lines)
         what = "the part of the means of pairs of values that the sum of the two options' effects does not explain, "
         what += "as a share of the variance of these means and as root mean square; part of it is chance."
-        what += f" {PAIRS_WITH_CONDITIONS}" * self._have_conditions
+        what += f" {LEFT_OUT_PAIRS}" * any(of_data.lacks_pairs for of_data in self.effects)
         headers = ["option", "other option", *(() if are_complete else ("averaged over",))]
         n_labels = len(headers)
         headers += ["interaction (%)", f"interaction ({'points' if measure.in_percent else measure.unit})"]
@@ -430,7 +437,7 @@ def interaction_table(results: Results, effects: Sequence[Effects], table_option
     """
     of_several = [of_data for of_data in effects if of_data.interactions]
     if not of_several:
-        if any(of_data.have_conditions for of_data in effects):
-            raise ChoiceError(f"{results.name} has no interactions. {PAIRS_WITH_CONDITIONS}")
+        if any(len(of_data.results.distinguishing_paths) > 1 for of_data in effects):
+            raise ChoiceError(f"{results.name} has no interactions. {LEFT_OUT_PAIRS}")
         raise ChoiceError(f"{results.name} has only one option that varies; an interaction needs two")
     return InteractionTable(results, of_several, table_options)

@@ -1,5 +1,6 @@
 import json
 import random
+import re
 import shutil
 
 import pytest
@@ -154,6 +155,13 @@ class TestASearch:
         search("extended", 9, sampler=sampler, model=TRANSFORMER)
         search("extended", 15, Workers(n=3, seed=1), sampler=sampler, model=TRANSFORMER)
         assert files_of(search("extended", 20, sampler=sampler, model=TRANSFORMER)) == files_of(at_once)
+
+    def test_of_which_most_cannot_be_trained_does_not_end_early_and_names_each_only_once(self, search, capsys):
+        arguments = {**TRANSFORMER["base_hyperparams.model_args"], "n_heads": 4}
+        folder = search("x", 61, sampler="sobol", model={**TRANSFORMER, "base_hyperparams.model_args": arguments})
+        assert len(proposals_of(folder)) == 61
+        passed_over = re.findall(r"warning: round \d+ of the search passes over (\d+) ", capsys.readouterr().err)
+        assert 61 < sum(map(int, passed_over)) < 6 * 61  # three in four of the widths
 
     def test_that_is_killed_between_the_file_of_a_round_and_its_training_proposes_the_same(
         self, search, monkeypatch, tmp_path
@@ -345,11 +353,11 @@ class TestAPlan:
         assert "test_set: a search compares validation errors, on which the test set has no" in problems_of(experiment)
 
     def test_of_more_points_than_combinations_is_refused(self, small_experiment):
-        experiment = small_experiment.experiment({"experiment_config.search": Search("tpe", 1)})
+        experiment = small_experiment.experiment({"experiment_config.search": Search("tpe", 2)})
         experiment.add_range(LR, 1e-4, 1e-1)
-        for lr in (1e-3, 1e-2):
+        for lr in (5e-3, 5e-2, 5e-2):
             experiment.add_point({LR: lr})
-        assert "add_point: there are 2 points, but n_combinations is only 1, so" in problems_of(experiment)
+        assert "the base and the points are 3 combinations, but n_combinations is 2, so some" in problems_of(experiment)
 
     def test_of_which_a_point_cannot_be_trained_is_refused(self, small_experiment):
         experiment = small_experiment.experiment({**TRANSFORMER, "experiment_config.search": Search("sobol", 8)})

@@ -52,7 +52,7 @@ class TestASampler:
         for _ in range(20):
             found.append(proposing.next(dict.fromkeys(found, 1.0), []))
         assert len(set(found)) == 20
-        with pytest.raises(UserError, match="knows 20 combinations and found no new one"):
+        with pytest.raises(UserError, match="has proposed 20 combinations and found no new one"):
             proposing.next(dict.fromkeys(found, 1.0), [])
 
 

@@ -49,6 +49,7 @@ class TestAnExperimentsFile:
             ({"name": 1}, "name is not valid"),
             ({"configs": {"experiment_config": 1}}, r"configs\[\.\.\.\] is not valid"),
             ({"options": [{"paths": ["a"], "rows": [[1, 2]]}]}, "options has rows with more or fewer values"),
+            ({"options": [{"paths": ["a"], "rows": [[1]]}] * 1_001}, "options are more than 1,000"),
             (
                 {"options": [{"paths": ["a"], "rows": [[1]], "when": [[0, [0]]]}]},
                 "on an option that does not come before",

@@ -111,7 +111,7 @@ def leases(s3):
 
 
 class TestTwoRuns:
-    @pytest.mark.parametrize("contenders", [2, pytest.param(6, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("contenders", [2, pytest.param(6, marks=[pytest.mark.slow, pytest.mark.serial])])
     def test_that_begin_at_once_are_kept_apart(self, run, contenders):
         runs = [run() for _ in range(contenders)]
         for each in runs:
