@@ -16,7 +16,7 @@ from cluster.planning.plan import Plan
 from cluster.racing.decision_file import DecisionFile
 from cluster.schedules.brackets import Bracket, Data, Entrant, entrants_of
 from cluster.schedules.planned_brackets import stands_for
-from cluster.schedules.race_plan import decision_text, n_epochs_left, standing_text
+from cluster.schedules.race_plan import decision_text, dropped_trials, n_epochs_left, standing_text
 from cluster.schedules.race_schedule import RaceSchedule
 from cluster.schedules.raced_search import RacedSearchSchedule
 from cluster.schedules.schedule import GridSchedule, Schedule
@@ -143,7 +143,8 @@ class Training:
 
         def decided(bracket: Bracket, decision: DecisionFile) -> None:
             entrant = bracket.entrants.get(decision.leader.key) or bracket.guests[decision.leader.key]
-            progress.decided(decision_text(decision, options(entrant)), n_left())
+            dropped = dropped_trials(brackets) - plan.dropped
+            progress.decided(decision_text(decision, options(entrant)), n_left(), dropped)
 
         trials = {trial.id: trial for trial in plan.trials}
         race = RaceSchedule(brackets, trials, plan.statuses, self.job.folder, decided)

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType, TracebackType
 
@@ -66,7 +66,8 @@ class Progress:
         self.console = console or Console(stderr=True, force_jupyter=False, force_terminal=False if shell else None)
         self.cell_output = CellOutput(shell, self._render) if shell else None
         self.running: dict[str, TrialReport | None] = {}
-        self.n_ended = 0
+        self.ended = set[str]()
+        self.n_dropped = 0  # trials that a race has dropped in this run and that had not ended
         self.n_epochs_of_ended = 0
         self.n_failed = 0
         self.failures = Counter[tuple[str, str | None]]()
@@ -132,14 +133,16 @@ class Progress:
         if not self.is_live:
             self.say("starting Ray")
 
-    def decided(self, text: str, n_epochs_left: int) -> None:
+    def decided(self, text: str, n_epochs_left: int, dropped: Set[str] = frozenset()) -> None:
         """A race has decided which combinations stay.
 
         Args:
             text: A sentence about the decision.
             n_epochs_left: About how many epochs the race still has to train, counted from its latest decisions.
+            dropped: The ids of all trials that races have dropped in this run.
         """
         self.race = text
+        self.n_dropped = len(dropped - self.ended)
         self.n_epochs = self.n_epochs_of_ended + n_epochs_left
         self.say(text)
 
@@ -186,8 +189,10 @@ class Progress:
 
     def _ended(self, report: TrialReport) -> None:
         self.running.pop(report.trial_id, None)
-        self.n_ended += 1
-        self.n_epochs_of_ended += self._n_epochs_of(report.trial_id, self.num_epochs(report.trial_id))
+        self.ended.add(report.trial_id)
+        # The epochs of a race are those up to its rungs, which a trial that failed or diverged has not reached.
+        epoch = report.epoch if self.is_race else self.num_epochs(report.trial_id)
+        self.n_epochs_of_ended += self._n_epochs_of(report.trial_id, epoch)
         if report.status == "finished":
             if self.has_best and (self.best is None or _distance(report) < _distance(self.best)):
                 self.best = report
@@ -203,7 +208,7 @@ class Progress:
         """The fraction of this run's training that is done."""
         reports = [report for report in self.running.values() if report is not None]
         of_running = sum(self._n_epochs_of(report.trial_id, report.epoch) for report in reports)
-        return (self.n_epochs_of_ended + of_running) / max(1, self.n_epochs)
+        return min(1.0, (self.n_epochs_of_ended + of_running) / max(1, self.n_epochs))
 
     def _n_epochs_of(self, trial_id: str, epoch: int) -> int:
         """Returns how many epochs of a trial this run has trained after an epoch."""
@@ -212,14 +217,14 @@ class Progress:
     def _time_left(self) -> str:
         if self.is_starting_ray:
             return "starting Ray"
-        n_left = self.n_trials - self.n_done_before - self.n_ended
+        n_left = self.n_trials - self.n_done_before - len(self.ended) - self.n_dropped
         seconds = self.pace.seconds_for(self.n_epochs * (1 - self.fraction), n_left)
         return "no estimate yet" if seconds is None else f"{duration(seconds)} left"
 
     def _done_text(self) -> str:
         if self.is_race:
             return f"{round(self.fraction * self.n_epochs):,} of about {self.n_epochs:,} epochs"
-        return f"{self.n_done_before + self.n_ended}/{self.n_trials} trials"
+        return f"{self.n_done_before + len(self.ended)}/{self.n_trials} trials"
 
     def _summary_line(self) -> str:
         parts = [self._done_text(), f"{len(self.running)} running", self._time_left()]

@@ -23,10 +23,11 @@ from cluster.reports.tables.metric_labels import MEASURES, Measure
 from cluster.reports.tables.table_options import TableOptions
 from cluster.results.change_intervals import change_intervals
 from cluster.results.experiment_description import DataSet
-from cluster.results.names import ChoiceError, named, short_names
+from cluster.results.names import NOT_APPLICABLE, ChoiceError, named, option_texts, short_names
 from cluster.results.results import Results
 from cluster.results.rows import DECIDING, METRICS, UNITS, Row, column
 from data_pipeline.subsets import MEAN_SUBSET
+from data_pipeline.words import listed
 
 _COUNTS = ("n", "failed", "diverged")
 _RESULTS = ("before", "after", "change", "change_percent")
@@ -138,7 +139,11 @@ class CombinationTable:
             path = named(self.table_options.best_for_each, results.option_paths, "option")
             is_one_each = len({repr(row[path]) for row in self.rows}) == len(self.rows)
             where = "in validation" if is_one_each else "on each validation set"
-            return f"For each {short_names(results.option_paths)[path]}, the combination that is best {where}."
+            name, shown = short_names(results.option_paths)[path], {repr(row[path]) for row in self.rows}
+            missing = {repr(row[path]): row[path] for row in results.not_ranked if repr(row[path]) not in shown}
+            values = listed(option_texts(list(missing.values())))
+            without = f" No combination with {name} {values} has finished." if missing else ""
+            return f"For each {name}, the combination that is best {where}.{without}"
         return ""
 
     def _passed_over(self) -> list[str]:
@@ -240,7 +245,8 @@ def sorted_rows(rows: Sequence[Row], value: Any, *, descending: bool) -> list[Ro
         found = value(row)
         return isinstance(found, str), found
 
-    is_known = [found is not None and found == found for found in map(value, rows)]  # NaN equals nothing
+    # NaN equals nothing. An option that does not apply has no value.
+    is_known = [found is not None and found == found and found != NOT_APPLICABLE for found in map(value, rows)]
     known = list(itertools.compress(rows, is_known))
     unknown = [row for row, is_so in zip(rows, is_known, strict=True) if not is_so]
     return sorted(known, key=rank, reverse=descending) + unknown

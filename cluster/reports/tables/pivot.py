@@ -15,6 +15,7 @@ from cluster.results.experiment_description import DataSet
 from cluster.results.names import ChoiceError, named, short_names
 from cluster.results.results import Results
 from cluster.results.rows import Row, column
+from data_pipeline.words import listed
 
 
 class PivotTable:
@@ -84,7 +85,8 @@ class PivotTable:
             rows.append([label, *(self._cell(value, other) for other in self.column_values)])
         what = captions.measured(results, shown, self.split, [self._column.name], MEASURES[self.table_options.metric])
         chosen = [names[path] for path in self._others()]
-        each = f"Each cell has the {' and '.join(chosen)} that is best in validation." if chosen else ""
+        are = "is" if len(chosen) == 1 else "are"
+        each = f"Each cell has the {listed(chosen)} that {are} best in validation." if chosen else ""
         return Grid(
             name=f"{results.name} {names[self.down]} {names[self.across]}",
             caption=" ".join(filter(None, [f"{what}; {captions.repeated(shown)}.", each, self.explained])),

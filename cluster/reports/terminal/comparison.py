@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from cluster.reports.tables.captions import raced
+from cluster.reports.tables.captions import confirmed, raced
 from cluster.results.folds import DATASET, with_dataset
 from cluster.results.lookup import find_combination
 from cluster.results.names import setting_of
@@ -88,6 +88,7 @@ class CombinationComparison:
             trained the trials, if these differ.
         comparison: See `Pair`.
         dropped: The keys of those that a race dropped.
+        confirmed: A sentence on the fresh repetitions that confirm finalists; none if there are none.
     """
 
     rows: tuple[Row, Row]
@@ -95,6 +96,7 @@ class CombinationComparison:
     differences: Mapping[str, tuple[str, str]]
     comparison: Comparison | None
     dropped: Sequence[str]
+    confirmed: Sequence[str]
 
 
 def compare_experiments(first: Results, others: Sequence[Results]) -> list[ExperimentComparison]:
@@ -227,7 +229,8 @@ def compare_combinations(table: Results, wanted: tuple[str, str]) -> Combination
     # The names of data come first, in place of what the descriptions say about them.
     found = found | differences(one, other) | found | _different_versions((side, rows[:1]), (side, rows[1:]))
     dropped = [row["key"] for row in rows if row["key"] in table.dropped]
-    return CombinationComparison(rows, split, found, _compared(side, rows[0], side, rows[1], split), dropped)
+    comparison = _compared(side, rows[0], side, rows[1], split)
+    return CombinationComparison(rows, split, found, comparison, dropped, confirmed(table))
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ def combinations_text(found: CombinationComparison) -> str:
         difference, p_value = comparison_cells(found.comparison)
         parts.append(f"{keys[1]} minus {keys[0]}: {difference} mm, p: {p_value}")
         parts.append(_explanation([found.comparison], found.split, keys[1], keys[0], ""))
+    parts += found.confirmed
     return "\n\n".join(parts)
 
 
@@ -101,6 +102,7 @@ def combinations_json(found: CombinationComparison) -> dict[str, Any]:
         "split": found.split,
         "differences": _differences_json(found.differences),
         "comparison": _comparison_json(found.comparison),
+        "confirmed": list(found.confirmed),
     }
 
 
@@ -120,7 +122,8 @@ def comparison_cells(comparison: Comparison | None) -> tuple[str, str]:
 def _explanation(comparisons: Sequence[Comparison | None], split: str, second: str, first: str, p_of: str) -> str:
     lines = [
         f"Mean distance on the {SPLITS[split]}, mm. A difference is {second} minus {first}, paired by the",
-        "repetitions' seeds; its 95 % interval is for this comparison only.",
+        "repetitions' seeds; its 95 % interval is for this comparison only. Repetitions without a counterpart are in",
+        "the means, but not in the difference.",
     ]
     known = [comparison for comparison in comparisons if comparison is not None]
     if any(comparison.too_few for comparison in known):

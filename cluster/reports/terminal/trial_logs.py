@@ -99,7 +99,8 @@ def curves_text(table: Results, keys: Sequence[str], *, in_colour: bool) -> str:
             marker = "braille" if in_colour else _MARKERS[look]
             plotext.plot(epochs.tolist(), mean.tolist(), marker=marker, color=_COLOURS[look] if in_colour else None)
             sign = plotext.colorize("██", _COLOURS[look]) if in_colour else marker * 2
-            legend.append(f"{sign} {short[row['key']]}  {visible(name)} (n = {len(own)})")
+            dropped = ", dropped by the race" if row["key"] in table.dropped else ""
+            legend.append(f"{sign} {short[row['key']]}  {visible(name)} (n = {len(own)}{dropped})")
             last = max(last, float(epochs[-1]))
     if not legend:
         if table.folds:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from cluster.results.learning_curves import record_tables
 from cluster.results.results import Results
-from cluster.results.rows import METRICS, column
+from cluster.results.rows import CONFIRMS, METRICS, column
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.run_file import RunFile
 from cluster.storage.trial_file import TrialFile
@@ -78,6 +78,11 @@ class TrialRun:
     ended: float | None
     points: Sequence[Point]
     final: Point
+
+    @property
+    def group(self) -> str:
+        """The name of a group of repetitions, whose mean a tracker may show: fresh ones are a group of their own."""
+        return f"{self.key} {CONFIRMS}" if self.facts.get("role") == CONFIRMS else self.key
 
     @property
     def time(self) -> float:

@@ -92,8 +92,7 @@ def _overview(experiment: ExperimentRuns, columns: Mapping[str, _Column]) -> Any
 
 def _about(run: TrialRun, columns: Mapping[str, _Column]) -> Any:
     """Returns the summary of a trial's options, settings and final status."""
-    # The name of the combination puts its repetitions into one group.
-    start = plugin_data_pb2.SessionStartInfo(group_name=run.key, start_time_secs=run.started or 0.0)
+    start = plugin_data_pb2.SessionStartInfo(group_name=run.group, start_time_secs=run.started or 0.0)
     for path, (_, value_of) in columns.items():
         struct = ListValue()
         struct.append(value_of(run.options[path]))

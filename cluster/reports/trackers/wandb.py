@@ -87,7 +87,7 @@ def _settings() -> Any:
 def _write(folder: Path, project: str, run: TrialRun) -> None:
     written = wandb.init(
         project=project,
-        group=run.key,
+        group=run.group,
         id=run.trial_id.replace("/", "-"),
         name=run.trial_id,
         tags=[run.status],

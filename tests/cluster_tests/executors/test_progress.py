@@ -101,6 +101,29 @@ class TestTheDisplay:
             progress.reported(TrialReport(trial_id, "finished", 10, 1.0))
         assert progress.fraction == 1.0
 
+    def test_counts_of_a_race_what_was_trained_until_a_trial_diverged(self, clock):
+        progress = progress_on(True, n_trials=3, is_race=True)
+        progress.decided("the first rung", n_epochs_left=12)
+        for trial_id, status, epoch in (("a/0", "diverged", 1), ("b/0", "paused", 4), ("c/0", "paused", 4)):
+            progress.started(trial_id)
+            progress.reported(TrialReport(trial_id, status, epoch, None, "NaN"))
+        assert "9 of about 12 epochs" in shown(progress)
+
+    def test_divides_the_rest_of_a_race_among_the_trials_that_it_has_not_dropped(self, clock):
+        progress = progress_on(True, n_trials=4, is_race=True)
+        ids = ["a/0", "b/0", "c/0", "d/0"]
+        for trial_id in ids:
+            progress.started(trial_id)
+        for epoch in (1, 2):
+            clock.now += 10
+            for trial_id in ids:
+                progress.reported(running(trial_id, epoch, 1.0))
+        for trial_id in ids:
+            progress.reported(TrialReport(trial_id, "paused", 2, 1.0))
+        progress.decided("one stays", n_epochs_left=8, dropped={"b/0", "c/0", "d/0"})
+        progress.started("a/0")
+        assert "1 min 20 s left" in shown(progress)
+
     def test_keeps_the_best(self, clock):
         progress = progress_on(True)
         for trial_id, distance in (("a/0", 9.0), ("b/0", 8.0), ("c/0", 8.5)):
@@ -149,7 +172,7 @@ class TestTheDisplay:
         assert "1 min 00 s left" in shown(progress)  # 40 epochs of 3 s, two at a time
         for trial_id in ("a/0", "b/0", "c/0", "d/0"):
             progress.reported(TrialReport(trial_id, "finished", 10, 1.0))
-        assert progress.n_trials - progress.n_ended == 1
+        assert progress.n_trials - len(progress.ended) == 1
         seconds = 10 * progress.pace.seconds / progress.pace.n_epochs
         assert f"{duration(seconds)} left" in shown(progress)  # the last one runs alone
 
@@ -499,7 +522,7 @@ class TestTheWatch:
         monitor = self.outcomes(None, "failed")
         monitor.started("0/0")
         monitor.reported(TrialReport("0/0", "failed", error="again"))
-        assert (monitor.progress.n_ended, monitor.progress.n_failed, monitor.progress.running) == (1, 1, {})
+        assert (len(monitor.progress.ended), monitor.progress.n_failed, monitor.progress.running) == (1, 1, {})
         assert monitor.outcomes["0/0"].error == "x"
 
     def test_keeps_the_last_report_of_each_trial(self):

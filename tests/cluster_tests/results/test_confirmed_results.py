@@ -12,7 +12,10 @@ from cluster.reports.page.sentences import findings, progress
 from cluster.reports.tables.effects import MeanTable, effects_of
 from cluster.reports.tables.summary import summary_text
 from cluster.reports.tables.table_options import TableOptions
+from cluster.reports.terminal.comparison import compare_combinations
+from cluster.reports.terminal.comparison_text import combinations_text
 from cluster.reports.terminal.overview import state
+from cluster.reports.trackers.runs import ExperimentRuns
 from cluster.result_table import ResultTable
 from cluster.results.lookup import find_combination
 from cluster.results.results import NoResultsError
@@ -174,6 +177,15 @@ class TestTheTable:
         data = PageData.read(table.files)
         assert CONFIRMED in findings(data)
         assert "3 combinations × 2 repetitions, and 6 fresh repetitions of each finalist" in progress(data)
+
+
+def test_two_finalists_are_compared_with_a_sentence_on_their_fresh_repetitions(table):
+    assert CONFIRMED in combinations_text(compare_combinations(table, ("a", "b")))
+
+
+def test_trackers_have_fresh_repetitions_in_a_group_of_their_own(table):
+    groups = {run.trial_id: run.group for run in ExperimentRuns.of(table).runs() if run.key == "a"}
+    assert list(groups.values()) == ["a"] * 2 + ["a confirms"] * 6
 
 
 @pytest.mark.parametrize(("confirm", "reason"), [(9, "plan has 8 seeds, which are too few"), ("x", "confirm")])

@@ -212,10 +212,10 @@ class TestValuesOfOptions:
         assert [row["key"] for row in csv_rows(table, best_for_each="x")] == ["k0", "k1"]
 
     def test_are_sorted_numbers_before_texts_and_those_without_one_at_the_end(self, tmp_path):
-        values = ["b", None, 2, "a", 10, math.nan]
+        values = ["b", None, 2, "–", "a", 10, math.nan]  # "–": the option does not apply
         table = results(tmp_path, {f"k{i}": ({"x": value}, [9.0 + i]) for i, value in enumerate(values)})
-        assert cells(table, "x", sort="x") == ["2", "10", "a", "b", "None", "nan"]
-        assert cells(table, "x", sort="-x") == ["b", "a", "10", "2", "None", "nan"]
+        assert cells(table, "x", sort="x") == ["2", "10", "a", "b", "None", "–", "nan"]
+        assert cells(table, "x", sort="-x") == ["b", "a", "10", "2", "None", "–", "nan"]
 
 
 class TestChoices:

@@ -52,6 +52,10 @@ class TestATableForReading:
             ["0.3", "16", "1", "1", "–", "9.00", "diverged"],
         ]
 
+    def test_of_the_best_for_each_value_names_the_values_that_it_lacks(self, raced):
+        text = raced.to_md(TableOptions(best_for_each="lr"))
+        assert "For each lr, the combination that is best in validation. No combination with lr 0.2 and 0.3 has" in text
+
     @pytest.mark.parametrize("write", [summary_text, ResultTable.to_md, ResultTable.to_latex, ResultTable.to_html])
     def test_says_how_many_were_trained_to_the_end(self, raced, write):
         text = " ".join(write(raced).split())
@@ -140,7 +144,7 @@ class TestEffects:
 
     def test_do_not_exist_without_the_first_decision(self, folder):
         folder.storage.remove("race/hands_val/0-0.json")
-        with pytest.raises(ChoiceError, match="decision at the first rung of its race is missing"):
+        with pytest.raises(ChoiceError, match="decision at the first rung of the race is missing"):
             effects_of(ResultTable.read(folder), TableOptions())
 
     def test_say_how_many_combinations_competed_there(self, folder):
