@@ -143,7 +143,7 @@ class Training:
 
         def decided(bracket: Bracket, decision: DecisionFile) -> None:
             entrant = bracket.entrants.get(decision.leader.key) or bracket.guests[decision.leader.key]
-            dropped = dropped_trials(brackets) - plan.dropped
+            dropped = dropped_trials(brackets).difference(plan.dropped)
             progress.decided(decision_text(decision, options(entrant)), n_left(), dropped)
 
         trials = {trial.id: trial for trial in plan.trials}
