@@ -130,7 +130,8 @@ def reproduce(
         lines = (trial.error or "").splitlines()
         why = f" ({lines[0]})" if lines else ""
         where, state = f"{trial_id} of {folder.storage.location}", str(trial.status)
-        if trial.status == "interrupted" and trial.key in Results.read(folder).single_folds.dropped:
+        key, _, _ = trial_id.partition("/")
+        if trial.status in ("interrupted", "pending") and key in Results.read(folder).single_folds.dropped:
             state = "a race dropped it. Without the race, the script trains it to the end"
         raise UserError(f"{where} is not finished, so there is nothing to compare with: {state}{why}")
     if trial.key is None or trial.repetition is None or trial.device is None or not trial.description:

@@ -34,7 +34,7 @@ import torch
 
 from cluster.reports.terminal.correction_text import correction_text
 from cluster.reports.terminal.overview import find_experiment
-from cluster.results.names import setting_of
+from cluster.results.names import NOT_APPLICABLE, setting_of
 from cluster.results.user_modules import add_import_option, own_module
 from cluster.storage.folders import ExperimentFolder
 from cluster.trained import TrainedCorrector, read_corrector
@@ -391,7 +391,8 @@ def _training_range(folder: ExperimentFolder, trained: TrainedCorrector) -> Pose
 
 
 def _description(experiment: str, trained: TrainedCorrector) -> str:
-    options = ", ".join(f"{setting_of(path)} {value}" for path, value in trained.options.items()) or "no options"
+    applied = {path: value for path, value in trained.options.items() if value != NOT_APPLICABLE}
+    options = ", ".join(f"{setting_of(path)} {value}" for path, value in applied.items()) or "no options"
     repetitions = ", ".join(map(str, trained.repetitions))
     which = f"repetition {repetitions}" if len(trained.repetitions) == 1 else f"mean of repetitions {repetitions}"
     return f"{experiment}: combination {trained.key} ({options}), {which}"

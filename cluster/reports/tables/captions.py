@@ -62,7 +62,9 @@ def best_first(results: Results, rows: Sequence[Row]) -> list[str]:
     sets = {results.data_sets.get("val", {}).get(row["key"]) for row in rows}
     text = f"Combinations are sorted by their mean distance {'in' if len(sets) == 1 else 'on each'} validation"
     text += f"{' set' * (len(sets) > 1)}{in_race(results)}, best first"
-    if any(0 < row[results.chosen_by.n] < results.n_repetitions for row in rows):
+    if any(row["key"] in results.dropped for row in rows):
+        text += "; those that the race dropped come last"
+    elif any(0 < row[results.chosen_by.n] < results.n_repetitions for row in rows):
         text += f"; those with fewer than {results.n_repetitions} finished repetitions come last"
     return [f"{text}."]
 

@@ -14,9 +14,9 @@ from cluster.reports.tables.summary import mean_and_std
 from cluster.results.combination_logs import read_combination_logs
 from cluster.results.learning_curves import Curve, Numbers, read_logged
 from cluster.results.lookup import find_combination, find_repetition, find_trained, short_keys
-from cluster.results.names import setting_of, short_names
+from cluster.results.names import NOT_APPLICABLE, setting_of, short_names
 from cluster.results.results import Results
-from cluster.results.rows import Row, SummaryColumns, column
+from cluster.results.rows import CONFIRMS, Row, SummaryColumns, column
 from cluster.storage.trial_file import TrialFile
 from data_pipeline.user_error import UserError
 from data_pipeline.words import visible
@@ -133,6 +133,7 @@ def _log(table: Results, trial: Row, file: TrialFile, curve: Curve | None) -> di
     return {
         "trial": f"{trial['key']}/{trial['repetition']}",
         **{name: trial[name] for name in ("status", "seed", "best_epoch", "train_seconds", "device", "node")},
+        "role": trial.get("role"),
         "options": {path: trial[path] for path in table.option_paths},
         "error": trial["error"],
         "traceback": file.traceback,
@@ -148,11 +149,13 @@ def _log_text(log: Mapping[str, Any]) -> str:
     names = short_names(list(log["options"]))
     # Next to the settings, their label is named as such.
     full = {path: names[path] + path.removeprefix(setting_of(path)) for path in names}
-    options = ", ".join(f"{full[path]} = {value}" for path, value in log["options"].items()) or "no options"
+    applied = {path: value for path, value in log["options"].items() if value != NOT_APPLICABLE}
+    options = ", ".join(f"{full[path]} = {value}" for path, value in applied.items()) or "no options"
     seconds = (
         "" if log["train_seconds"] is None else f", {log['train_seconds']:.1f} s on {log['device']} of {log['node']}"
     )
-    head = f"{log['trial']}: {log['status']} ({options}), seed {log['seed']}{seconds}"
+    fresh = ", a fresh repetition" if log["role"] == CONFIRMS else ""
+    head = f"{log['trial']}: {log['status']} ({options}), seed {log['seed']}{fresh}{seconds}"
     lines = textwrap.wrap(head, _width(), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
     curve = log["curve"]
     if curve:

@@ -15,6 +15,7 @@ from cluster.reports.tables.table_options import TableOptions
 from cluster.reports.terminal.comparison import compare_combinations
 from cluster.reports.terminal.comparison_text import combinations_text
 from cluster.reports.terminal.overview import state
+from cluster.reports.terminal.trial_logs import logs_text, trial_logs
 from cluster.reports.trackers.runs import ExperimentRuns
 from cluster.result_table import ResultTable
 from cluster.results.lookup import find_combination
@@ -181,6 +182,11 @@ class TestTheTable:
 
 def test_two_finalists_are_compared_with_a_sentence_on_their_fresh_repetitions(table):
     assert CONFIRMED in combinations_text(compare_combinations(table, ("a", "b")))
+
+
+def test_the_log_of_a_trial_says_that_it_is_a_fresh_repetition(table):
+    assert "a fresh repetition" in logs_text(trial_logs(table, "a/2"))
+    assert "fresh" not in logs_text(trial_logs(table, "a/1"))
 
 
 def test_trackers_have_fresh_repetitions_in_a_group_of_their_own(table):
