@@ -21,7 +21,7 @@ import ray
 from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.executors.signals import Signals
+from cluster.executors.signals import Preempted, Signals
 from cluster.planning.config import ExperimentConfig
 from cluster.planning.placement import Node, NoRoomError, Placement, place_on
 from cluster.storage.filesystem import Storage
@@ -59,12 +59,14 @@ def wait_for_node(config: ExperimentConfig, signals: Signals) -> None:
                 place_on_cluster(config)
                 return
             except NoRoomError as error:
+                if signals.preempted:
+                    raise Preempted from None
                 if printed is None or time.monotonic() - printed >= PRINT_INTERVAL_S:
                     say(f"waiting for a node: {error.problems[0].text}", sys.stderr)
                     printed = time.monotonic()
                 gpu = {} if config.devices[0].type == "cpu" else {"GPU": 1}
                 request_resources(bundles=[{"CPU": config.cpus_per_trial, **gpu}])
-                signals.pause(_LOOK_AGAIN_S)
+                time.sleep(_LOOK_AGAIN_S)
     finally:
         if printed is not None:
             request_resources(bundles=[])  # the request would outlast this process; trials make their own

@@ -5,10 +5,12 @@ This file must be imported before the other files that import Ray: it sets the e
 
 import logging
 import os
+import signal
 import stat
 import sys
 import sysconfig
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -196,9 +198,12 @@ def _start(**how: Any) -> None:
             "Ray already runs in this process with other settings; call ray.shutdown() before run(), or use "
             'run("inline")'
         )
-    # Ray's own handler of SIGTERM would end the process, also while Ray starts.
+    sigterm = signal.getsignal(signal.SIGTERM)
+    # Ray would install a handler at once, which ends the process while Ray starts, and its C++ core one at the end.
     with _same_modules(), _replaced(ray._private.utils, "set_sigterm_handler", lambda handler: None):
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **how)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, sigterm)
     # The display reports lost workers; Ray and Tune would print a page for each.
     global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
     for name in ("ray", "ray.tune", "ray.train"):
