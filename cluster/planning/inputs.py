@@ -65,7 +65,7 @@ class Inputs:
         Args:
             keys: The keys of its sets by split, which were read.
         """
-        for split in keys.keys() - {"train"}:
+        for split in [split for split in keys if split != "train"]:  # in the same order in each process
             place = keys["train"], split, keys[split]
             if place not in self.separations:
                 self.separations[place] = separation(self.sets[keys["train"]], self.sets[keys[split]])

@@ -298,3 +298,21 @@ print({{"torch._dynamo", "sympy"}} & sys.modules.keys())"""
     lines = python(code).stdout.splitlines()
     assert "finished" in lines
     assert lines[-1] == "set()"
+
+
+MEASURED = """
+import sys
+from pathlib import Path
+from cluster.planning.inputs import Inputs, SetKey
+inputs = Inputs(Path(sys.argv[1]))
+keys = {split: SetKey(f"small_{split}", None, True) for split in ("train", "val", "test")}
+for key in keys.values():
+    inputs.read_set(key)
+inputs.measure_separations(keys)
+print([split for _, split, _ in inputs.separations])
+"""
+
+
+def test_the_distances_of_data_have_the_same_order_in_each_process(small_data, python):
+    done = [python(MEASURED, small_data, PYTHONHASHSEED=seed) for seed in ("0", "3")]  # Python's sets differ in order
+    assert [one.stdout for one in done] == ["['val', 'test']\n"] * 2, done
