@@ -17,8 +17,8 @@ class Preempted(BaseException):
 class Signals:
     """The signals that this process received.
 
-    The flags are no `threading.Event`s: a signal that arrives while the handler of another one sets an event would
-    wait for the event's lock for ever. Slurm and a batch file may both send SIGTERM, at the same moment.
+    The flags are plain attributes and not `threading.Event`s: setting an event takes a lock, for which a signal that
+    interrupts the handler of another one would wait forever. Slurm and a batch file may both send SIGTERM at once.
 
     Attributes:
         interrupted: Ctrl-C: end now.

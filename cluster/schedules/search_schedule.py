@@ -185,48 +185,48 @@ class Searching:
     def _propose(self, results_mm: Sequence[float | None]) -> Plan:
         """Adds a round that follows from the results of all earlier proposals; returns its plan."""
         number, empty = len(self.rounds), self._round(results_mm)
-        proposals, warnings = self._trainable(number, empty, self._proposals)
-        try:
-            plan = self._plan_of(proposals)
-        except ConfigError as error:
-            raise _untrainable(number, error.problems) from error
+        proposals, plan = self._trainable(number, empty, self._proposals)
         self.rounds.append(replace(empty, proposals=proposals, keys=[c.key for c in plan.combinations]))
         self._is_new = True
-        return replace(plan, warnings=warnings)
+        return plan
 
-    def _trainable(
-        self, number: int, start: Round, earlier: Sequence[RowIndices]
-    ) -> tuple[list[RowIndices], list[str]]:
-        """Returns all proposals of a round that `start` begins, and a warning if it passes over combinations.
+    def _trainable(self, number: int, start: Round, earlier: Sequence[RowIndices]) -> tuple[list[RowIndices], Plan]:
+        """Returns all proposals of a round that `start` begins, and the plan of the new ones.
+
+        The plan has a warning if combinations were passed over.
 
         Raises:
-            ConfigError: If hardly any combination can be trained.
+            ConfigError: If a point cannot be trained, or hardly any combination.
         """
         size = self.search.size(number)
-        proposals = start.more(self.proposing, earlier, size)
-        new = proposals[len(start.proposals) :]
-        if not new or not self._problems(new):  # checked together, which is faster
-            return proposals, []
-        n_before, most = len(self._untrainable), _MOST_PASSED_OVER * (len(earlier) + size)
+        proposals, passed_over = start.more(self.proposing, earlier, size), list[Problem]()
+        try:
+            plan = self._plan_of(proposals[len(start.proposals) :])
+        except ConfigError:
+            n_before, most = len(self._untrainable), _MOST_PASSED_OVER * (len(earlier) + size)
 
-        def accepts(proposal: RowIndices) -> bool:
-            if proposal not in self._untrainable and (problems := self._problems([proposal])):
-                self._untrainable[proposal] = problems[0]
-                if len(self._untrainable) > most:
-                    raise _untrainable(number, problems)
-            return proposal not in self._untrainable
+            def accepts(proposal: RowIndices) -> bool:
+                if proposal not in self._untrainable and (problems := self._problems(proposal)):
+                    self._untrainable[proposal] = problems[0]
+                    if len(self._untrainable) > most:
+                        raise _untrainable(number, problems) from None
+                return proposal not in self._untrainable
 
-        proposals = start.more(replace(self.proposing, accepts=accepts), earlier, size)
-        passed_over = list(self._untrainable.values())[n_before:]
+            proposals = start.more(replace(self.proposing, accepts=accepts), earlier, size)
+            passed_over = list(self._untrainable.values())[n_before:]
+            try:
+                plan = self._plan_of(proposals[len(start.proposals) :])
+            except ConfigError as error:
+                raise _untrainable(number, error.problems) from error
         if not passed_over:
-            return proposals, []
+            return proposals, replace(plan, warnings=[])
         n = count(len(passed_over), "combination")
         text = f"round {number} of the search passes over {n} that cannot be trained; for example, {passed_over[0]}"
-        return proposals, [text]
+        return proposals, replace(plan, warnings=[text])
 
-    def _problems(self, proposals: Sequence[RowIndices]) -> Sequence[Problem]:
+    def _problems(self, proposal: RowIndices) -> Sequence[Problem]:
         try:
-            self._plan_of(proposals)
+            self._plan_of([proposal])
         except ConfigError as error:
             return error.problems
         return ()
@@ -283,10 +283,12 @@ class Searching:
                 again, _ = self._trainable(number, replace(last, proposals=[]), earlier)
             if again[: len(last.proposals)] != last.proposals:
                 raise SearchError.broken(self.folder.storage, number, "its proposals do not follow from its results")
-        proposals, warnings = self._trainable(number, last, earlier)
+        self._is_new = len(last.proposals) < self.search.size(number)
+        if not self._is_new:
+            return []
+        proposals, plan = self._trainable(number, last, earlier)
         self.rounds[-1] = replace(last, proposals=proposals)
-        self._is_new = len(self.rounds[-1].proposals) > len(last.proposals)
-        return warnings
+        return plan.warnings
 
 
 def _untrainable(number: int, problems: Sequence[Problem]) -> ConfigError:

@@ -172,7 +172,7 @@ def _require_consistent(options: Sequence[Axis], plan: Plan) -> None:
             raise ValueError(f"options has labels of {axis.paths} that are not one for each row")
         if any(other >= place for other, _ in axis.when):
             raise ValueError(f"options has a condition of {axis.paths} on an option that does not come before")
-        if any(max(rows, default=0) >= len(options[other].rows) for other, rows in axis.when):
+        if any(max(rows) >= len(options[other].rows) for other, rows in axis.when):
             raise ValueError(f"options has conditions of {axis.paths} that name no row")
     if len(plan.seeds) * len(plan.combinations) > MAX_TRIALS:
         raise ValueError(f"plan has more than {MAX_TRIALS:,} trials")

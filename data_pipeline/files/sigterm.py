@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_SAME_S = 5.0  # signals that are not further apart count as one
+_SAME_S = 5.0  # signals within this time count as one
 
 
 @contextmanager
@@ -19,12 +19,12 @@ def exit_on_sigterm() -> Iterator[None]:
     seconds, as some schedulers send it, does not interrupt the cleaning up. Outside the main thread the function does
     nothing, because other threads receive no signals.
     """
-    told = -math.inf
+    last = -math.inf
 
     def end(number: int, frame: FrameType | None) -> None:
-        nonlocal told
-        if time.monotonic() - told > _SAME_S:
-            told = time.monotonic()
+        nonlocal last
+        if time.monotonic() - last > _SAME_S:
+            last = time.monotonic()
             raise SystemExit(128 + number)
 
     if threading.current_thread() is not threading.main_thread():

@@ -93,14 +93,10 @@ def _seeds(data: PageData, rows: list[Row]) -> Iterator[str]:
     results = np.array([values[row["key"]] for row in rows], dtype=np.float64)  # (C, R)
     n = len(results)
     if n >= _MIN_COMBINATIONS and not table.dropped:
-        yield (
-            f"{_CAUSES} {_shares(results, f'Over all {_combinations(data, rows)}')}"
-            + (
-                f" {_shares(results[: n // 2], f'Over the better half of them ({n // 2:,})')}"
-                if n >= _MIN_HALVED
-                else ""
-            )
-        )
+        shares = [_shares(results, f"Over all {_combinations(data, rows)}")]
+        if n >= _MIN_HALVED:
+            shares.append(_shares(results[: n // 2], f"Over the better half of them ({n // 2:,})"))
+        yield " ".join([_CAUSES, *shares])
         yield _scatter(results)
     yield _separation(data, rows, results)
 

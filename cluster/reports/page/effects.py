@@ -54,9 +54,7 @@ def effects(data: PageData) -> list[Markup]:
         return []
     found = Effects.of("", table, column(table.split, "distance"))
     if found is None:
-        return [
-            section_of(data, "options", _TITLE, tag("p", f"There are no means of values of options: {NO_DECISION}."))
-        ]
+        return [section_of(data, "options", _TITLE, tag("p", f"The effects of options are unknown: {NO_DECISION}."))]
     names = dict(zip(table.distinguishing_paths, short_names(table.distinguishing_paths), strict=True))
     means = found.means
     shown = {path: m for path, m in means.items() if len(_known(m.groups)) > 1 and len(m.groups) <= _MAX_VALUES}

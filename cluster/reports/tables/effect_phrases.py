@@ -87,7 +87,7 @@ def _settings(basis: Basis, names: Names) -> str:
     for name, values, chosen in zip(others, zip(*planned, strict=True), zip(*basis.settings, strict=True), strict=True):
         kept, left_out = _parted(values, chosen)
         texts.append(dict(kept))
-        # That an option does not apply is no value of it.
+        # Not applicable is not a value.
         kept.pop(repr(NOT_APPLICABLE), None)
         left_out.pop(repr(NOT_APPLICABLE), None)
         if not kept:

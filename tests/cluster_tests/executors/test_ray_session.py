@@ -40,7 +40,7 @@ class TestThePlaceOfRaysFiles:
 
 
 def test_sigterm_while_ray_starts_is_noted(monkeypatch):
-    def start(*_, **__):  # stands for the seconds in which Ray starts its processes
+    def start(*_, **__):  # replaces the start of Ray's processes, which takes seconds
         os.kill(os.getpid(), signal.SIGTERM)
         raise ConnectionError("it is over")
 

@@ -23,7 +23,7 @@ from pathlib import Path
 times = itertools.count(1)
 
 def stop(number, frame):
-    if next(times) == 1:  # Slurm and the batch file may both tell, and the second may come between any two lines
+    if next(times) == 1:  # Slurm and the batch file may both signal; the second signal can interrupt any line
         print("all saved", flush=True)
         os._exit(75)
 
