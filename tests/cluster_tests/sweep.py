@@ -56,7 +56,7 @@ class Sweep:
         """Starts it with some changes to its spec; `slow` is the additional time of each batch, s."""
         self.spec_path.write_text(json.dumps({**self.spec, **changes}))
         if self.on_cluster:
-            (self.control / "slow").write_text(str(slow))  # nodes keep the environment that they started with
+            self.set_slow(slow)  # nodes keep the environment that they started with
         return subprocess.Popen(
             [sys.executable, str(self.script), str(self.spec_path)],
             cwd=ROOT,
@@ -68,6 +68,12 @@ class Sweep:
             preexec_fn=None if cpus is None else lambda: os.sched_setaffinity(0, cpus),
         )
 
+    def set_slow(self, slow: float) -> None:
+        """Changes the additional time of each batch on a cluster, s, also of a batch that is waiting."""
+        replacement = self.control / "slow.new"
+        replacement.write_text(str(slow))
+        replacement.replace(self.control / "slow")  # no batch reads an empty file
+
     def run(self, **how: object) -> SimpleNamespace:
         """Runs it to the end."""
         process = self.start(**how)
@@ -76,14 +82,11 @@ class Sweep:
 
     def batches(self) -> list[tuple[int, float]]:
         """The process that trained each batch, in all attempts, and its factor of slowness."""
-        path = self.control / "batches"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [(int(pid), float(factor)) for pid, factor, *_ in map(str.split, lines)]
+        return [(int(pid), float(factor)) for pid, factor, *_ in map(str.split, self._lines())]
 
     def gpus_seen(self) -> dict[int, str]:
         """CUDA_VISIBLE_DEVICES of each process that trained a batch."""
-        lines = (self.control / "batches").read_text().splitlines()
-        return {int(pid): seen for pid, _, seen in (line.split(" ") for line in lines)}
+        return {int(pid): seen for pid, _, seen in (line.split(" ") for line in self._lines())}
 
     def modules_of_workers(self) -> list[set[str]]:
         """The modules that each process had imported when it trained its last batch."""
@@ -125,6 +128,10 @@ class Sweep:
             trial: (pq.read_table(path / "records.parquet").to_pylist(), (path / "weights.pt").read_bytes())
             for trial, path in paths.items()
         }
+
+    def _lines(self) -> list[str]:
+        path = self.control / "batches"
+        return path.read_text().splitlines() if path.exists() else []
 
 
 def wait_for(condition: Callable[[], object], process: subprocess.Popen, timeout_s: float = 200.0) -> None:

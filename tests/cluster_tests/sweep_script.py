@@ -63,8 +63,14 @@ class SlowMLP(CorrectorMLP):
                 batches.write(f"{os.getpid()} {factor} {os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}\n")
             if "RECORD_MODULES" in os.environ:
                 (control / f"modules_{os.getpid()}").write_text(" ".join(sys.modules))
-            time.sleep(float(os.environ.get("SLOW") or (control / "slow").read_text()) * factor)
+            start = time.monotonic()
+            while (rest := start + _slow(control) * factor - time.monotonic()) > 0:
+                time.sleep(min(rest, 0.05))  # the file may change meanwhile
         return super().correction(poses)
+
+
+def _slow(control: Path) -> float:
+    return float(os.environ.get("SLOW") or (control / "slow").read_text())
 
 
 class MLPOfABadGpu(SlowMLP):

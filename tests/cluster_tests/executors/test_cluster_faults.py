@@ -110,8 +110,11 @@ def kill_worker(sweep, process):
 
 
 def test_a_sweep_on_three_nodes_equals_one_in_a_single_process(sweep, undisturbed):
-    result = sweep.run()
-    assert result.code == 0, result.errors
+    process = sweep.start(slow=600)  # or the first workers would leave no trial to those that start late
+    wait_for(lambda: set(sweep.gpus_seen().values()) >= {"0", "1"}, process)
+    sweep.set_slow(0)
+    code, errors = ended(process)
+    assert code == 0, errors
     assert sweep.numbers() == undisturbed
     assert set(sweep.gpus_seen().values()) == {"0", "1"}, "a trial sees the GPU that it was given alone"
 
@@ -292,8 +295,11 @@ def test_a_slow_node_does_not_hold_the_others_back(sweep, cluster, tmp_path):
     sweep.spec["experiment_config"] = {"n_repetitions": 6}
     cluster.remove_node(0)
     cluster.add_node(SLOW_FACTOR="10")
-    result = sweep.run(slow=0.05)
-    assert result.code == 0, result.errors
+    process = sweep.start(slow=600)  # or the others could train everything before the slow node has started a worker
+    wait_for(lambda: any(factor == 10 for _pid, factor in sweep.batches()), process)
+    sweep.set_slow(0.05)
+    code, errors = ended(process)
+    assert code == 0, errors
     slow = {pid for pid, factor in sweep.batches() if factor == 10}
     by_slow_node = [content for content in sweep.trials().values() if content["pid"] in slow]
     by_others = [content for content in sweep.trials().values() if content["pid"] not in slow]
@@ -391,7 +397,7 @@ def test_a_race_that_becomes_a_grid_decides_and_ends_as_in_a_single_process_thou
             break
     if raced is None:
         raced, process = race_then_grid(sweep, process)
-    (sweep.control / "slow").write_text("0")
+    sweep.set_slow(0)
     code, errors = ended(process)
     assert code == 0, errors
     repeated = len(sweep.batches()) - 24 * EPOCHS * BATCHES_PER_EPOCH
