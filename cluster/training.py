@@ -144,7 +144,8 @@ class Training:
         def decided(bracket: Bracket, decision: DecisionFile) -> None:
             entrant = bracket.entrants.get(decision.leader.key) or bracket.guests[decision.leader.key]
             dropped = dropped_trials(brackets).difference(plan.dropped)
-            progress.decided(decision_text(decision, options(entrant)), n_left(), dropped)
+            text = decision_text(decision, options(entrant))
+            progress.decided(text, standing_text(brackets, options), n_left(), dropped)
 
         trials = {trial.id: trial for trial in plan.trials}
         race = RaceSchedule(brackets, trials, plan.statuses, self.job.folder, decided)

@@ -133,15 +133,16 @@ class Progress:
         if not self.is_live:
             self.say("starting Ray")
 
-    def decided(self, text: str, n_epochs_left: int, dropped: Set[str] = frozenset()) -> None:
+    def decided(self, text: str, standing: str, n_epochs_left: int, dropped: Set[str] = frozenset()) -> None:
         """A race has decided which combinations stay.
 
         Args:
             text: A sentence about the decision.
+            standing: A sentence about what the race trains now, and its leader.
             n_epochs_left: About how many epochs the race still has to train, counted from its latest decisions.
             dropped: The ids of all trials that races have dropped in this run.
         """
-        self.race = text
+        self.race = standing
         self.n_dropped = len(dropped - self.ended)
         self.n_epochs = self.n_epochs_of_ended + n_epochs_left
         self.say(text)

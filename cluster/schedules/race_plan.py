@@ -180,24 +180,29 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def standing_text(brackets: Sequence[Bracket], leader_of: Callable[[Entrant], str]) -> str:
-    """Describes the state of a race in a sentence: its last decision or, before there is one, its first rung.
+    """Describes the state of a race in a sentence: the rung that is trained, and the leader of the last decision.
 
     Args:
         brackets: The brackets, at least one.
         leader_of: Returns the options of a combination as a short text.
     """
     bracket = next((one for one in brackets if not one.is_decided), brackets[-1])
-    if bracket.decisions:
-        decision = bracket.decisions[-1]
-        of_key = {key: entrant for one in brackets for key, entrant in one.entrants.items()}
-        longer = {shorter: key for key, shorter in stands_for(brackets).items()}
-        name = decision.leader.key
-        while name not in of_key and name in longer:
-            name = longer[name]
-        return decision_text(decision, leader_of(of_key[name]) if name in of_key else "not planned any more")
-    first = planned_rungs(bracket)[0]
-    n, where = first.n_combinations, _where(bracket.data.name, bracket.number, 0, bracket.n_rungs)
-    return f"{where}: {count(n, 'combination')} {'trains' if n == 1 else 'train'} to epoch {_epochs(first)}"
+    rung, n = planned_rungs(bracket)[bracket.place], len(bracket.own_competing)
+    where = _where(bracket.data.name, bracket.number, bracket.place, bracket.n_rungs)
+    if not n:
+        return f"{where}: no combination is left"
+    what = count(n, "finalist" if bracket.decisions and bracket.is_decided else "combination")
+    text = f"{where}: {what} {'trains' if n == 1 else 'train'} to epoch {_epochs(rung)}"
+    if not bracket.decisions:
+        return text
+    best = bracket.decisions[-1].leader
+    of_key = {key: entrant for one in brackets for key, entrant in one.entrants.items()}
+    longer = {shorter: key for key, shorter in stands_for(brackets).items()}
+    name = best.key
+    while name not in of_key and name in longer:
+        name = longer[name]
+    leader = leader_of(of_key[name]) if name in of_key else "not planned any more"
+    return f"{text}; the leader had a validation error of {best.mean_mm:.2f} mm after epoch {best.epoch} ({leader})"
 
 
 def _where(data: str, bracket: int, rung: int, n_rungs: int) -> str:

@@ -93,8 +93,9 @@ class TestTheDisplay:
             progress.started(trial_id)
             progress.reported(TrialReport(trial_id, "paused", 4, 1.0))
         assert "12 of about 30 epochs" in shown(progress)
-        progress.decided("race on nyu_val, rung 1 of 2: 2 of 3 combinations stay", n_epochs_left=12)
-        assert "race on nyu_val, rung 1 of 2: 2 of 3 combinations stay" in shown(progress)
+        said = "race on nyu_val, rung 1 of 2: 2 of 3 combinations are finalists"
+        progress.decided(said, "race on nyu_val, rung 2 of 2: 2 finalists train to epoch 10", n_epochs_left=12)
+        assert "race on nyu_val, rung 2 of 2: 2 finalists train to epoch 10" in shown(progress)
         assert "12 of about 24 epochs" in shown(progress)
         for trial_id in ("a/0", "b/0"):
             progress.started(trial_id)
@@ -103,7 +104,7 @@ class TestTheDisplay:
 
     def test_counts_of_a_race_what_was_trained_until_a_trial_diverged(self, clock):
         progress = progress_on(True, n_trials=3, is_race=True)
-        progress.decided("the first rung", n_epochs_left=12)
+        progress.decided("the first rung", "the second rung", n_epochs_left=12)
         for trial_id, status, epoch in (("a/0", "diverged", 1), ("b/0", "paused", 4), ("c/0", "paused", 4)):
             progress.started(trial_id)
             progress.reported(TrialReport(trial_id, status, epoch, None, "NaN"))
@@ -120,7 +121,7 @@ class TestTheDisplay:
                 progress.reported(running(trial_id, epoch, 1.0))
         for trial_id in ids:
             progress.reported(TrialReport(trial_id, "paused", 2, 1.0))
-        progress.decided("one stays", n_epochs_left=8, dropped={"b/0", "c/0", "d/0"})
+        progress.decided("one stays", "one trains", n_epochs_left=8, dropped={"b/0", "c/0", "d/0"})
         progress.started("a/0")
         assert "1 min 20 s left" in shown(progress)
 

@@ -185,7 +185,7 @@ def test_the_plan_leaves_out_brackets_of_which_nothing_is_planned_any_more(tmp_p
     assert text.startswith("race of 7 combinations on val, bracket 2: about ")
 
 
-def test_where_a_race_stands_is_its_last_decision_or_its_first_rung(tmp_path):
+def test_where_a_race_stands_is_the_rung_that_it_trains_and_the_leader_of_its_last_decision(tmp_path):
     race = SimulatedRace(tmp_path / "race", {DATA: entrants(12)})
 
     def said():
@@ -193,8 +193,10 @@ def test_where_a_race_stands_is_its_last_decision_or_its_first_rung(tmp_path):
 
     assert said() == "race on val, rung 1 of 3: 12 combinations train to epoch 3"
     race.run(stop_after=26)
-    assert said().startswith("race on val, rung 1 of 3: 4 of 12 combinations stay after epoch 3; the leader has ")
+    assert said().startswith("race on val, rung 2 of 3: 4 combinations train to epoch 9; the leader had a validation ")
+    assert said().endswith(" mm after epoch 3 (lr 27)")
     race.run()
+    assert said().startswith("race on val, rung 3 of 3: 3 finalists train to epoch 27; the leader had ")
     race.planned = {DATA: entrants(20)}
     assert said() == "race on val, bracket 2, rung 1 of 3: 8 combinations train to epoch 3"
     race.planned = {DATA: dict(list(entrants(20).items())[12:])}
