@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from cluster.reports.formats.xlsx import FORMULA_STARTS
 from cluster.reports.tables.summary import summary_markdown, summary_text
+from cluster.results.names import NOT_APPLICABLE
 from cluster.results.results import Results
 from cluster.results.rows import Row
 from cluster.storage.folders import ExperimentFolder
@@ -51,7 +52,8 @@ def parquet_bytes(rows: Sequence[Row], option_paths: Collection[str] = ()) -> by
     """Returns rows as Parquet; a column with values of several types, or with too large integers, contains strings.
 
     None is a value of an option like any other, so an option with None and other values has strings, and 'None' is not
-    read as NaN. In other columns None means missing and is null.
+    read as NaN. An option that does not apply is null, so that numbers remain numbers. In other columns None means
+    missing and is null.
 
     Args:
         rows: The rows.
@@ -60,11 +62,16 @@ def parquet_bytes(rows: Sequence[Row], option_paths: Collection[str] = ()) -> by
     columns = {}
     for name in rows[0]:
         values = [row[name] for row in rows]
-        is_mixed = name in option_paths and None in values and any(value is not None for value in values)
-        columns[name] = pa.array(list(map(str, values))) if is_mixed else _parquet_column(values)
+        columns[name] = _parquet_column(_without_none(values) if name in option_paths else values)
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer)
     return buffer.getvalue()
+
+
+def _without_none(values: Sequence[Any]) -> list[Any]:
+    if None in values and any(value is not None for value in values):
+        values = list(map(str, values))
+    return [None if value == NOT_APPLICABLE else value for value in values]
 
 
 def _parquet_column(values: Sequence[Any]) -> pa.Array:

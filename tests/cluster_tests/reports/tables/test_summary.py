@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cluster.reports.tables.files import csv_bytes, parquet_bytes
 from cluster.reports.tables.summary import mean_and_std, summary_markdown, summary_text
 from cluster.result_table import ResultTable
+from cluster.results.names import NOT_APPLICABLE
 from tests.cluster_tests.results_files import results
 
 values = (
@@ -261,6 +262,14 @@ class TestParquet:
         rows = [{"dropout": None, "decay": None, "mm": None}, {"dropout": 0.5, "decay": None, "mm": 9.5}]
         read = pq.read_table(io.BytesIO(parquet_bytes(rows, ["dropout", "decay"]))).to_pydict()
         assert read == {"dropout": ["None", "0.5"], "decay": [None, None], "mm": [None, 9.5]}
+
+    def test_leaves_out_an_option_that_does_not_apply_so_that_numbers_remain_numbers(self):
+        rows = [
+            {"momentum": NOT_APPLICABLE, "model": None, "text": NOT_APPLICABLE},
+            {"momentum": 0.5, "model": "x", "text": "a"},
+        ]
+        read = pq.read_table(io.BytesIO(parquet_bytes(rows, ["momentum", "model"]))).to_pydict()
+        assert read == {"momentum": [None, 0.5], "model": ["None", "x"], "text": [NOT_APPLICABLE, "a"]}
 
     @given(st.lists(values, min_size=1))
     def test_holds_any_column(self, column):
