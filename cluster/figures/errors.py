@@ -21,6 +21,7 @@ from cluster.figures.style import (
     paper_style,
 )
 from data_pipeline.skeleton import Skeleton
+from data_pipeline.words import count
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -142,7 +143,8 @@ def error_histogram(
     add_legend(figure, entries)
     beyond = [int((errors > edges[-1]).sum()) for errors in (before, after)]
     if any(beyond):
-        remarks.append(f"The last bin includes {beyond[0]} poses before and {beyond[1]} after that lie beyond it.")
+        n_before, n_after = count(beyond[0], "pose"), f"{beyond[1]:,}"
+        remarks.append(f"The last bin includes {n_before} before and {n_after} after that lie beyond it.")
     add_note(figure, [f"{len(before):,} poses of {of}; vertical lines: medians.", *remarks])
     return figure
 

@@ -1,6 +1,7 @@
 """Figures of options: one as an axis of numbers, two as a heat map, all of them as parallel coordinates."""
 
 import math
+import re
 from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar
 
@@ -43,6 +44,7 @@ _MAX_AXIS_TEXTS = 16
 _MAX_EXACT_NUMBERS = 6
 _SMALLEST_PT = 5.0
 _UPRIGHT_PT = 70.0
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
 _SAME_MM = 0.01
 """Distances that differ by less are drawn as one line."""
 
@@ -476,14 +478,19 @@ def _round_numbers(numbers: Numbers, *, is_logarithmic: bool) -> Numbers:
 
 
 def _different(values: Sequence[object]) -> dict[str, object]:
-    """Returns the values that differ in their `repr`, since 1, 1.0 and True are equal: numbers first, by size."""
+    """Returns the values that differ in their `repr`, since 1, 1.0 and True are equal: numbers first, by size.
+
+    Other values are in alphabetical order, with the numbers in them by size: [64, 64] before [128, 128].
+    """
     found = {repr(value): value for value in values}
     return dict(sorted(found.items(), key=_place_in_order))
 
 
-def _place_in_order(item: tuple[str, object]) -> tuple[bool, float, str]:
+def _place_in_order(item: tuple[str, object]) -> tuple[bool, float, list[str | float], str]:
     text, value = item
-    return (not is_number(value), float(value) if is_number(value) else 0.0, text)
+    parts: list[str | float] = list(_NUMBER.split(text))
+    parts[1::2] = map(float, _NUMBER.findall(text))
+    return (not is_number(value), float(value) if is_number(value) else 0.0, parts, text)
 
 
 def is_number(value: object) -> TypeGuard[float]:

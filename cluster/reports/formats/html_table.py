@@ -1,10 +1,14 @@
 """A table as an HTML element that a screen reader can read: a caption, and headers with their scope."""
 
 import itertools
+import re
 from collections.abc import Sequence
 
 from cluster.reports.formats.grid import Cell, Grid
 from cluster.reports.formats.html import Markup, joined, tag
+
+_SIGN = re.compile(r"(?<![\de])-(?=[\d.])")
+"""The sign of a number, but not of the exponent in 1e-05."""
 
 _MARKS = {"best": "strong", "second": "u"}
 
@@ -57,4 +61,7 @@ def _group(grid: Grid, rows: Sequence[tuple[Sequence[Cell], str | None]], classe
 
 
 def _marked(cell: Cell) -> str:
-    return tag(_MARKS[cell.mark], cell.text) if cell.mark else cell.text
+    text = cell.text
+    if cell.is_number and not isinstance(text, Markup):
+        text = _SIGN.sub("−", text)
+    return tag(_MARKS[cell.mark], text) if cell.mark else text

@@ -193,7 +193,7 @@ def _ranks(data: PageData, rows: list[Row]) -> Iterator[Markup]:
     if best in shown:
         drawn.append(chart.mark(val[best], test[best], "before"))
     drawn.append(chart.mark(val[0], test[0], "after"))
-    which = "all combinations" if len(shown) == n else "the better half of the combinations in validation"
+    which = f"the {named}" if len(shown) == n else "the better half of the combinations in validation"
     correlations = [_correlation(found, "all")] + ([_correlation(found.first(len(shown)), "these")] * (len(shown) < n))
     yield figure(
         chart.drawn(f"Test error against validation error of {len(shown):,} combinations.", *drawn),

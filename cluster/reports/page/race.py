@@ -52,12 +52,13 @@ def _course(data: PageData, course: RaceCourse) -> Iterator[Markup]:
     yield tag("p", " ".join(_words(course)))
     if any(np.isfinite(rung.best_mm) for rung in course.rungs):
         yield _Picture(data, course).drawn()
-    rows = [_row(rung) for rung in course.rungs]
-    headers = ["epoch", "combinations", "repetitions", "stayed", "only close", "diverged", "best, mm"]
+    rows = [*map(_row, course.rungs), *_end(course)]
+    headers = ["epoch", "combinations", "repetitions", "stayed", "only close", "diverged", "epochs so far", "best, mm"]
     headers.append("rank correlation")
     caption = (
         "Combinations at each rung. “Only close”: not among the best, but so close to the first that the difference "
-        f"may be noise. “Best”: the lowest mean validation error so far. {_ORDERS}"
+        "may be noise. “Epochs so far”: what the race takes up to the rung, in all repetitions. “Best”: the lowest "
+        f"mean validation error so far. {_ORDERS}"
     )
     yield scrolling(html_table(Grid("race", caption, headers, rows, n_labels=1)), "Rungs of the race")
 
@@ -85,11 +86,22 @@ def _words(course: RaceCourse) -> Iterator[str]:
 def _row(rung: RungOutcome) -> list[Cell]:
     texts = [
         "–".join(f"{epoch:,}" for epoch in sorted(set(rung.epochs))),
-        *(f"{n:,}" for n in (rung.n, rung.n_repetitions, rung.n_stay, rung.n_close, rung.n_diverged)),
+        *(f"{n:,}" for n in (rung.n, rung.n_repetitions, rung.n_stay, rung.n_close, rung.n_diverged, rung.n_epochs)),
         f"{rung.best_mm:.2f}" if np.isfinite(rung.best_mm) else "–",
         "–" if rung.correlation is None else f"{rung.correlation:.2f} ({rung.n_correlated:,})".replace("-", "−"),
     ]
     return [Cell(text, is_number=True) for text in texts]
+
+
+def _end(course: RaceCourse) -> Iterator[list[Cell]]:
+    """Yields the row of the finalists once all of them are trained."""
+    errors = [mm for key in course.staying if (mm := course.at_the_end(key)) is not None]
+    if not course.is_decided or not errors or len(errors) < len(course.staying):
+        return
+    epochs = sorted({extreme(course.last[key].num_epochs for key in course.staying) for extreme in (min, max)})
+    texts = ["–".join(f"{epoch:,}" for epoch in epochs), f"{len(errors):,}", f"{course.n_repetitions:,}"]
+    texts += ["–", "–", "–", f"{course.n_epochs:,}", f"{min(errors):.2f}", "–"]
+    yield [Cell(text, is_number=True) for text in texts]
 
 
 class _Picture:

@@ -47,6 +47,7 @@ class RungOutcome(NamedTuple):
         n_stay: How many of them stayed.
         n_close: How many of these stayed only because they were close to the best.
         n_diverged: How many had diverged.
+        n_epochs: How many epochs of all combinations but guests the race has taken up to this rung.
         best_mm: The lowest mean validation error, mm.
         correlation: Spearman's rank correlation of their errors here and at the next rung, over those that have both;
             None if there are too few or if all errors of a rung are equal.
@@ -59,6 +60,7 @@ class RungOutcome(NamedTuple):
     n_stay: int
     n_close: int
     n_diverged: int
+    n_epochs: int
     best_mm: float
     correlation: float | None
     n_correlated: int
@@ -156,13 +158,15 @@ class RaceCourse:
         means = [{c.key: c.mean_mm for c in decision.combinations} for decision in self.decisions]
         ends = {key: self.at_the_end(key) for key in self.staying} if self.is_decided else {}
         means.append({key: mm for key, mm in ends.items() if mm is not None})
-        found = []
+        found, taken = [], dict[str, int]()
         for decision, here, after in zip(self.decisions, means[:-1], means[1:], strict=True):
             both = [key for key in here if key in after]
             known = len(both) >= MIN_RANKED
             correlation = (
                 rank_correlation(*(np.array([of[key] for key in both]) for of in (here, after))) if known else None
             )
+            own = [competitor for competitor in decision.combinations if competitor.key not in self.guests]
+            taken |= {competitor.key: self._n_epochs_at_rung(competitor) for competitor in own}
             reasons = [competitor.reason for competitor in decision.combinations]
             epochs = [competitor.epoch for competitor in decision.combinations]
             found.append(
@@ -173,6 +177,7 @@ class RaceCourse:
                     n_stay=sum(competitor.stays for competitor in decision.combinations),
                     n_close=reasons.count("close to the best"),
                     n_diverged=reasons.count("diverged"),
+                    n_epochs=sum(taken.values()),
                     best_mm=min(here.values()),
                     correlation=correlation,
                     n_correlated=len(both),
@@ -189,13 +194,9 @@ class RaceCourse:
     @property
     def n_epochs(self) -> int:
         """The epochs of dropped combinations up to their last rung, and of finalists to the end."""
+        n = self.results.n_repetitions
         return sum(
-            self._n_folds(key)
-            * (
-                self.results.n_repetitions * competitor.num_epochs
-                if competitor.stays
-                else min(len(competitor.values), self.results.n_repetitions) * competitor.epoch
-            )
+            n * self._n_folds(key) * competitor.num_epochs if competitor.stays else self._n_epochs_at_rung(competitor)
             for key, competitor in self._own
         )
 
@@ -225,6 +226,10 @@ class RaceCourse:
     @property
     def _own(self) -> Iterator[tuple[str, Competitor]]:
         return ((key, last) for key, last in self.last.items() if key not in self.guests)
+
+    def _n_epochs_at_rung(self, competitor: Competitor) -> int:
+        n_repetitions = min(len(competitor.values), self.results.n_repetitions)
+        return n_repetitions * self._n_folds(competitor.key) * competitor.epoch
 
     def _n_folds(self, key: str) -> int:
         return len(self.results.trained_keys(key))

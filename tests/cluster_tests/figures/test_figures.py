@@ -601,6 +601,14 @@ class TestHeatMap:
         figure = heat_map(rows, DECAY, LR, split="val")
         assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["1", "1.0", "True"]
 
+    def test_has_lists_in_the_order_of_their_numbers(self):
+        dims = [[128, 8], [64, 64], [128, 64], [0.5, 64], [0.25, 64], [1e-5, 64]]
+        rows = summary({(1, 1, 1): (10, 10)}) * len(dims)
+        rows = [{**row, LR: value} for row, value in zip(rows, dims, strict=True)]
+        figure = heat_map(rows, DECAY, LR, split="val", width_in=7)
+        shown = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+        assert shown == ["[1e-05, 64]", "[0.25, 64]", "[0.5, 64]", "[64, 64]", "[128, 8]", "[128, 64]"]
+
     def test_says_when_there_are_more_values_than_fit(self):
         rows = summary({(lr, 1, 1): (10, 10) for lr in range(40)})
         with pytest.raises(FigureError, match=r"40 values of optimizer_args\.lr do not fit into 3\.5 inches"):
@@ -758,6 +766,10 @@ class TestErrorsOfFrames:
         last_edge = figure.axes[0].patches[0].get_data().edges[-1]
         n_beyond = [(values > last_edge).sum() for values in (before, after)]
         assert f"includes {n_beyond[0]} poses before and {n_beyond[1]} after" in note(figure)
+
+    def test_count_one_pose_beyond_the_last_bin_in_the_singular(self):
+        values = np.linspace(0, 10, 100)
+        assert "includes 1 pose before and 0 after" in note(error_histogram(np.append(values[:-1], 1000.0), values))
 
     def test_improve_by_the_mean_of_each_tenth_of_the_frames(self):
         before, after = frames()

@@ -49,8 +49,16 @@ def test_each_combination_has_a_curve_with_its_options_and_why_it_ends(replayed)
 def test_the_table_has_the_rungs(replayed):
     text, _ = replayed
     rows = table(text)
-    assert [row[:6] for row in rows] == [["3", "24", "1", "8", "0", "2"], ["9", "8", "3", "3", "0", "0"]]
-    assert [re.fullmatch(r"[−\d.]+ \((\d+)\)", row[-1])[1] for row in rows] == ["8", "3"]
+    n_epochs = [24 * 3, 16 * 3 + 3 * 8 * 9, 16 * 3 + 3 * (5 * 9 + 3 * 27)]
+    assert [row[:7] for row in rows] == [
+        ["3", "24", "1", "8", "0", "2", f"{n_epochs[0]}"],
+        ["9", "8", "3", "3", "0", "0", f"{n_epochs[1]}"],
+        ["27", "3", "3", "–", "–", "–", f"{n_epochs[2]}"],
+    ]
+    assert f"the race takes {n_epochs[2]} of the 1,944 epochs" in text
+    best = [float(row[7]) for row in rows[1:]]
+    assert best == sorted(best, reverse=True), "over the same repetitions the best error only falls"
+    assert [re.fullmatch(r"[−\d.]+ \((\d+)\)", row[-1])[1] for row in rows[:-1]] == ["8", "3"]
     assert "It covers only those that stayed." in text
 
 
@@ -73,7 +81,8 @@ def test_an_open_race_has_no_finalists_yet(tmp_path):
     text = section(write_race(folder, {(0, 0): (1, first)}, data="a_val"))
     assert "2 of 4 combinations continue after epoch 1; the race is still open." in text
     assert "others still in the race" in text
-    assert table(text)[0][-1] == "–"
+    (row,) = table(text)
+    assert row[-1] == "–"
 
 
 def test_a_later_bracket_is_a_race_of_its_own_whose_guests_cost_nothing(tmp_path):
@@ -84,6 +93,7 @@ def test_a_later_bracket_is_a_race_of_its_own_whose_guests_cost_nothing(tmp_path
     text = section(write_race(folder, decisions, data="a_val", n_rungs=2))
     assert re.findall("<h3>(.*?)</h3>", text) == ["a_val", "a_val, bracket 2"]
     assert text.count("12 of the 18 epochs that training all would take (67 %)") == 2
+    assert [row[6] for row in table(text) if row[0] == "3"] == ["6", "6"]
     assert "2 of 3 combinations, 1 of them finalists of earlier brackets, stayed to the end." in text
 
 

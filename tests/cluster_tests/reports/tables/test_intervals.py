@@ -44,13 +44,13 @@ def known(table):
     return change_intervals(table, table.summary[0], "test")
 
 
-def text(interval, digits):
-    return f"[{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]"
+def text(interval, digits, minus="-"):
+    return f"[{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]".replace("-", minus)
 
 
 def test_show_them_behind_the_change_and_say_in_a_sentence_what_they_are(table, known):
     shown = HtmlTable(table.to_html(TableOptions(intervals=True)))
-    assert [row[-1] for row in shown.rows] == [f"-30.0 {text(known.percent, 1)}", "-25.0"]
+    assert [row[-1] for row in shown.rows] == [f"−30.0 {text(known.percent, 1, minus='−')}", "−25.0"]
     assert "In brackets: 95 % interval of the change over frames" in shown.caption
     assert "1 combination has no interval" in shown.foot
     columns = ("x", "change", "before")
@@ -101,8 +101,8 @@ def test_of_groups_have_them_for_each_group(folder, table, known, by, n_groups):
     content = export_groups(folder, table, by, "html", TableOptions(intervals=True)).decode()
     shown = HtmlTable(content)
     assert len(shown.rows) == 1 + n_groups
-    assert all(re.fullmatch(r"-\S+ \[-\S+, -\S+\]", cell) for row in shown.rows for cell in row[-2:])
-    assert shown.rows[0][-2].endswith(text(known.mm, 2))
+    assert all(re.fullmatch(r"−\S+ \[−\S+, −\S+\]", cell) for row in shown.rows for cell in row[-2:])
+    assert shown.rows[0][-2].endswith(text(known.mm, 2, minus="−"))
     assert "In brackets" in shown.caption
     records = export_groups(folder, table, by, "csv", TableOptions(intervals=True)).decode()
     assert float(next(csv.DictReader(io.StringIO(records)))["test_distance_change_mm_ci_low"]) == known.mm.low
