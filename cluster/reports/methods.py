@@ -11,7 +11,8 @@ from cluster.racing.decision_file import DecisionFile
 from cluster.racing.dropped import of_plan
 from cluster.reports.tables.captions import SPLITS, folds_of, in_race, n_folds
 from cluster.reports.tables.summary import mean_and_std
-from cluster.results.names import distinguishing_column, option_texts, short_names
+from cluster.results.experiment_description import where_options_apply
+from cluster.results.names import option_texts, short_names
 from cluster.results.results import Results
 from cluster.results.rows import Row, SummaryColumns
 from cluster.results.settings_text import text
@@ -44,11 +45,12 @@ def _searched(results: Results, experiment: ExperimentFile) -> str:
     n = len(results.summary)
     names = short_names(paths)
     ranges = {axis.paths[0]: axis.range for axis in experiment.options if axis.range is not None}
-    conditions = _conditions(experiment, names)
+    conditions = dict(where_options_apply(experiment.options, names))
     options = []
     for path, of_path in values.items():
         shown = _range(ranges[path]) if path in ranges else _values(of_path)
-        options.append(f"{names[path]} ({shown}{conditions.get(path, '')})")
+        condition = conditions.get(path, "")
+        options.append(f"{names[path]} ({shown}{f'; only for {condition}' * bool(condition)})")
     is_grid = not ranges and n == prod(map(len, values.values()))
     combinations = "Both combinations" if n == 2 else f"{'All ' * (n > 2)}{count(n, 'combination')}"
     combinations = combinations if is_grid else count(n, "combination")
@@ -61,23 +63,6 @@ def _searched(results: Results, experiment: ExperimentFile) -> str:
     was = "was" if n == 1 else "were"
     compared = "compared, each" if n > 1 else "trained"
     return f"{combinations}{of} {was} {compared} with {n_repetitions}{folds}{seeds}."
-
-
-def _conditions(experiment: ExperimentFile, names: Mapping[str, str]) -> dict[str, str]:
-    """Returns where an option applies if not everywhere, by its column: '; only for model CorrectorLCN'."""
-    columns = [
-        distinguishing_column(axis.paths, axis.rows, axis.labels) if axis.rows else (axis.paths[0], [])
-        for axis in experiment.options
-    ]
-    found = {}
-    for axis, (column, _) in zip(experiment.options, columns, strict=True):
-        texts = []
-        for place, rows in axis.when:
-            other, values = columns[place]
-            shown = option_texts(values)
-            texts.append(f"{names.get(other, other)} {' or '.join(shown[row] for row in rows)}")
-        found[column] = f"; only for {listed(texts)}" if texts else ""
-    return found
 
 
 def _range(found: Range) -> str:

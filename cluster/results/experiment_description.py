@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 from cluster.racing.dropped import DROPPED_COLUMNS
 from cluster.results.folds import DATASET, SET_PATHS
-from cluster.results.names import NOT_APPLICABLE, distinguishing_column
+from cluster.results.names import NOT_APPLICABLE, distinguishing_column, option_texts
 from cluster.results.rows import RUN_COLUMNS
 from cluster.storage.experiment_file import Axis, Combination, DataEntry, ExperimentFile
 from cluster.storage.json_object import read_as
 from data_pipeline.files.json_numbers import Count
 from data_pipeline.separation.separation import Separation
+from data_pipeline.words import listed
 
 _COLUMNS = {
     *("key", "n", "failed", "diverged", "folds", "repetition", "seed", "status", "best_epoch", DATASET),
@@ -131,6 +132,28 @@ def _n_confirming(race: object, n_seeds: int) -> int:
 def _varied(combinations: Sequence[Combination]) -> list[str]:
     paths = list(combinations[0].options)
     return [path for path in paths if len({repr(c.options[path]) for c in combinations}) > 1]
+
+
+def where_options_apply(axes: Sequence[Axis], names: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Returns the column of each option and where it applies: 'model CorrectorLCN'; empty for everywhere.
+
+    Args:
+        axes: The options.
+        names: The names of columns to show; a column that is missing has its own.
+    """
+    columns = [
+        distinguishing_column(axis.paths, axis.rows, axis.labels) if axis.range is None else (axis.paths[0], [])
+        for axis in axes
+    ]
+    found = []
+    for axis, (column, _) in zip(axes, columns, strict=True):
+        texts = []
+        for place, rows in axis.when:
+            other, values = columns[place]
+            shown = option_texts(values)
+            texts.append(f"{names.get(other, other)} {' or '.join(shown[row] for row in rows)}")
+        found.append((column, listed(texts) if texts else ""))
+    return found
 
 
 def _labelled(combinations: Sequence[Combination], axes: Sequence[Axis]) -> tuple[list[Combination], dict[str, Option]]:

@@ -86,7 +86,7 @@ def _seeds(data: PageData, rows: list[Row]) -> Iterator[str]:
         yield (
             f"Each combination {once}, so it is not known how much of their differences comes from the "
             "options and how much from the seeds, or how many repetitions it would take to separate the best two. "
-            "Three repetitions (`n_repetitions`) give a first idea; finished trials are not trained again."
+            "Three repetitions (n_repetitions = 3) give a first idea; finished trials are not trained again."
         )
         return
     values = table.values(column("val", "distance"))

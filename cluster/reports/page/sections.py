@@ -26,9 +26,11 @@ from cluster.reports.tables.captions import SPLITS
 from cluster.reports.tables.metric_labels import MEASURES, OVERALL_METRICS
 from cluster.reports.tables.summary import mean_and_std, summary_grid
 from cluster.results.deserialize import own_modules
+from cluster.results.experiment_description import where_options_apply
 from cluster.results.names import short_names
 from cluster.results.rows import Row, SummaryColumns
 from cluster.results.statistics import MIN_REPETITIONS, bootstrap_interval, estimate
+from cluster.searching.dimensions import Range
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.run_file import POSETUNE, REPOSITORIES, SCRIPT, RunFile
 from data_pipeline.words import count
@@ -173,7 +175,7 @@ def best(data: PageData) -> list[Markup]:
             row_cells.append(number_cell(before.mean, precision=2, in_percent=measure.in_percent))
             row_cells.append(number_cell(after.mean, after.std, precision=2, in_percent=measure.in_percent))
         rows.append(row_cells)
-    caption = f"The best combination ({name_of(table, row)}), mean ± sample standard deviation, n = {len(trials)}."
+    caption = f"The best combination ({name_of(table, row)}), {_repeated(len(trials))}."
     caption += _intervals(measured(trials, table.split, "distance"), SPLITS[table.split])
     overall = html_table(
         Grid(
@@ -186,6 +188,10 @@ def best(data: PageData) -> list[Markup]:
         )
     )
     return [section_of(data, "best", "The best combination", scrolling(overall, "Metrics"), *_by_group(data, row))]
+
+
+def _repeated(n: int) -> str:
+    return "one repetition" if n == 1 else f"mean ± sample standard deviation, n = {n}"
 
 
 def _intervals(distances: Sequence[float], split: str) -> str:
@@ -206,8 +212,7 @@ def _by_group(data: PageData, row: Row) -> Iterator[Markup]:
         ]
         grid = Grid(
             name=f"errors by {by}",
-            caption=f"Mean distance by {by} on the {SPLITS[data.table.split]}: mean ± sample standard deviation, "
-            f"n = {errors[0].after.n}.",
+            caption=f"Mean distance by {by} on the {SPLITS[data.table.split]}: {_repeated(errors[0].after.n)}.",
             headers=[by, "frames", *group_headers()],
             rows=rows,
             n_labels=1,
@@ -247,9 +252,11 @@ def failures(data: PageData) -> list[Markup]:
 def configuration(data: PageData) -> Markup:
     """The options, the three dicts and the data of the last plan."""
     experiment = data.experiment
-    options = [
-        (", ".join(axis.paths), "; ".join(", ".join(map(str, row)) for row in axis.rows)) for axis in experiment.options
-    ]
+    options = []
+    for axis, (_, where) in zip(experiment.options, where_options_apply(experiment.options, {}), strict=True):
+        rows = "; ".join(", ".join(map(str, row)) for row in axis.rows)
+        values = rows if axis.range is None else Range(**dataclasses.asdict(axis.range))
+        options.append((", ".join(axis.paths), f"{values}{f' (only for {where})' * bool(where)}"))
     parts = [_settings("Options that were varied", options, is_open=True)] if options else []
     parts += [_settings(name, _flat(values)) for name, values in experiment.configs.items()]
     sets = [(entry.name, f"{entry.samples} samples, fingerprint {entry.fingerprint}") for entry in experiment.data]
@@ -303,7 +310,7 @@ def reproduction(data: PageData, folder: ExperimentFolder) -> Markup:
     )
     if modules:
         notes.append(
-            "`--import` names the modules of your own classes. Importing a script must not start its run "
+            "--import names the modules of your own classes. Importing a script must not start its run "
             '(if __name__ == "__main__").'
         )
     return section(

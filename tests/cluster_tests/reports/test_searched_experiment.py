@@ -5,7 +5,9 @@ import json
 import pytest
 
 from cluster.reports.draw import FigureError, FigureOptions, draw
+from cluster.reports.page.data import PageData
 from cluster.reports.page.page import page
+from cluster.reports.page.sections import configuration
 from cluster.reports.page.sentences import name_of
 from cluster.reports.tables.effects import effects_of
 from cluster.reports.tables.pivot import PivotTable
@@ -81,6 +83,12 @@ def test_the_page_has_errors_along_ranges_instead_of_effects(table, folder):
     shown = page(folder, table)
     assert "Errors along ranges and options" in shown
     assert "What each option does" not in shown
+
+
+def test_the_configuration_shows_ranges_and_where_an_option_applies(folder):
+    shown = configuration(PageData.read(folder))
+    assert "<td>0.0001 to 0.1 (log)</td>" in shown
+    assert "<td>4; 8 (only for model CorrectorLCN)</td>" in shown
 
 
 def test_a_range_spans_neither_a_pivot_table_nor_a_heat_map(table):

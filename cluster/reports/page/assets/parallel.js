@@ -5,7 +5,7 @@
   const { svg, element, ticks, chosen, keep } = window.report;
   const SPACE = 104; // the width that an upright axis needs for its labels
   const [TOP, HEIGHT, ROW, EDGE] = [50, 300, 74, 16];
-  const LABEL = 52; // to the right of the last upright axis
+  const LABEL = 92; // to the right of the last upright axis: room for its title
   const CHARACTER = 6.8; // pixels
   const N_COLOURS = 24;
   const REACH = 14; // pixels around an end of a range within which a drag moves that end
@@ -184,7 +184,7 @@
         group.classList.toggle("limited", entry.range !== null);
         const [from, to] = range.map((i) => axis.texts[i]);
         const within = from === to ? from : `${from} to ${to}`;
-        const room = isUpright ? (k === axes.length - 1 ? LABEL + 20 : space() - 8) : width - EDGE;
+        const room = isUpright ? (k === axes.length - 1 ? LABEL + 10 : space() - 8) : width - EDGE;
         title.replaceChildren(...(isUpright
           ? [svg("tspan", {}, svg("title", {}, axis.title), fitted(axis.title, room)),
             ...(entry.range ? [svg("tspan", { class: "within", x: along(k) - 10, dy: 16 }, fitted(within, room))] : [])]

@@ -579,7 +579,7 @@ class TestWhatIsNotThere:
     def test_records_that_are_broken_are_not_counted_among_those_of_the_joints(self, tmp_path):
         folder = write_experiment(tmp_path / "sweep", [({LR: 1}, [5.0, 5.1])])
         write_records(folder, f"{0:016x}/0", [9.0])
-        assert "mean ± sample standard deviation, n = 1." in content(PageData.read(folder), folder, NOT_DRAWN)
+        assert " on the test set: one repetition." in content(PageData.read(folder), folder, NOT_DRAWN)
 
 
 class TestDifferentData:
