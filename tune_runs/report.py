@@ -85,6 +85,7 @@ def show(args: argparse.Namespace) -> int:
                 "options": table.option_paths,
                 "splits": table.splits,
                 "combinations": summary_records(table, intervals),
+                "not_proposed": table.n_not_proposed,
                 "trials": table.single_folds.trials,
                 "trials_of_other_settings": table.n_others,
             }

@@ -261,7 +261,7 @@ def race_warnings(brackets: Sequence[Bracket], space: SearchSpace, inputs: Input
         if is_new and bracket.n_rungs > 1 and bracket.rule.min_finalists >= len(bracket.entrants):
             warnings.append(
                 f"the {'first round of the ' * is_search}race drops only combinations that diverge: it has "
-                f"{len(bracket.entrants)}, and min_finalists is {bracket.rule.min_finalists}"
+                f"{count(len(bracket.entrants), 'combination')}, and min_finalists is {bracket.rule.min_finalists}"
             )
         elif is_new and len(bracket.entrants) < MIN_COMBINATIONS:
             warnings.append(

@@ -53,6 +53,7 @@ class ExperimentStatus:
         trials: The number of trials.
         ended: The number of trials that finished, failed or diverged, or that a race dropped.
         dropped: The number of trials that a race dropped.
+        not_proposed: The number of combinations that a search has still to propose; their trials are not counted.
         split: As in `Best`, like the next three; None if there are several data sets, since they have no common best.
         best_mm: As in `Best`.
         best_std_mm: As in `Best`.
@@ -68,6 +69,7 @@ class ExperimentStatus:
     trials: int | None = None
     ended: int | None = None
     dropped: int | None = None
+    not_proposed: int | None = None
     split: str | None = None
     best_mm: float | None = None
     best_std_mm: float | None = None
@@ -129,6 +131,7 @@ def experiment_status(folder: ExperimentFolder, name: str) -> ExperimentStatus:
         trials=len(table.single_folds.trials),
         ended=sum(row["status"] in _ENDED for row in table.single_folds.trials),
         dropped=sum(row["status"] == "dropped" for row in table.single_folds.trials),
+        not_proposed=table.n_not_proposed,
         split=None if best is None else best.split,
         best_mm=None if best is None else best.best_mm,
         best_std_mm=None if best is None else best.best_std_mm,

@@ -71,6 +71,7 @@ def test_a_search_with_combinations_left_to_propose_is_unfinished(table, folder)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"n_not_proposed": 57}))
     assert experiment_status(folder, "searched").state == "unfinished"
     assert "The search has not proposed 57 combinations yet." in summary_text(ResultTable.read(folder))
+    assert experiment_status(folder, "searched").not_proposed == 57
 
 
 def test_there_are_no_effects_and_a_sentence_says_why(table, folder):

@@ -117,7 +117,7 @@ class TestAWarning:
 
     def test_says_that_all_combinations_are_finalists(self, warnings_of):
         (warning,) = warnings_of({}, {LR: [1e-3, 1e-2]})
-        assert warning == "the race drops only combinations that diverge: it has 2, and min_finalists is 3"
+        assert warning == "the race drops only combinations that diverge: it has 2 combinations, and min_finalists is 3"
 
     def test_says_that_short_trainings_drop_nothing(self, warnings_of):
         (warning,) = warnings_of({"solver_config.num_epochs": 2})
