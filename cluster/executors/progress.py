@@ -250,7 +250,7 @@ class Progress:
             )
         shown = list(self.running.items())[:_MAX_RUNNING_SHOWN]
         for trial_id, report in shown:
-            epoch = 0 if report is None else report.epoch
+            epoch = self.epochs_done.get(trial_id, 0) if report is None else report.epoch
             distance = "" if report is None or report.val_distance_mm is None else f"{report.val_distance_mm:.2f} mm"
             place = "" if report is None or report.place is None else report.place
             # Without `no_wrap` of its column, this text alone is shortened if the terminal is narrow.

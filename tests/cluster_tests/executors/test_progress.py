@@ -99,6 +99,7 @@ class TestTheDisplay:
         assert "12 of about 24 epochs" in shown(progress)
         for trial_id in ("a/0", "b/0"):
             progress.started(trial_id)
+            assert "4/10" in shown(progress), "a trial continues where it was paused"
             progress.reported(TrialReport(trial_id, "finished", 10, 1.0))
         assert progress.fraction == 1.0
 
