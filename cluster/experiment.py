@@ -123,7 +123,7 @@ class Experiment:
         labels: Sequence[str] | None = None,
         when: Mapping[Key, Any] | None = None,
     ) -> None:
-        """Varies a setting; all combinations of all options are trained.
+        """Varies a setting; a grid trains all combinations of all options, and a search proposes some of them.
 
         Args:
             key: A dotted path such as "optimizer_args.lr", or its parts as a tuple; or a dict of paths and values.
@@ -247,6 +247,9 @@ class Experiment:
 
         Raises:
             ConfigError: With all problems of all combinations.
+            SearchError: If the rounds of the search on disk belong to another search, or are broken.
+            RaceError: If decisions of a race on disk contradict each other.
+            StorageError: If results cannot be read.
         """
         inputs = Inputs(self.config.data_folder)
         return Standing.read(self._plan(inputs, self._searching(inputs)), self.space, inputs, self.folder).plan
@@ -284,6 +287,8 @@ class Experiment:
             UnusableNodeError: If trials cannot be trained on a node that joined the cluster during the run.
             AlreadyRunningError: If another process runs this experiment.
             RaceError: If decisions of a race do not match what is on disk; nothing was trained.
+            SearchError: If the rounds of the search on disk belong to another search, are broken, or cannot be
+                completed.
             LeaseLostError: If this process could not renew its lock, so another one may have started.
             StorageError: If results cannot be written, or if they were removed during the run.
             TrialsFailedError: At the end, if trials failed or diverged; all others are complete.

@@ -20,7 +20,7 @@ class Search:
             Hyper-Parameter Optimization", 2011; implemented by Optuna). "random" and "sobol" ignore results; "sobol"
             covers the space evenly.
         n_combinations: How many combinations are trained in total, over all runs. You can raise it later: 40 and then
-            80 are the same combinations as 80 at once.
+            80 are the same combinations as 80 at once; in a raced search, only if the last round was complete.
         round_size: How many combinations a round proposes. More keep more devices busy; fewer let "tpe" learn sooner.
     """
 

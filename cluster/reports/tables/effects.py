@@ -42,8 +42,8 @@ IMPORTANCE = (
 """Explains importances to readers."""
 
 CONDITIONAL = (
-    "An option that applies only to some combinations is averaged over those alone; a value of an option on which "
-    "others depend is averaged over all values of those that apply with it."
+    "The mean of an option that applies only to some combinations covers only those. If other options depend on a "
+    "value, its mean covers all of their values."
 )
 """Says to readers what is averaged if options have conditions."""
 

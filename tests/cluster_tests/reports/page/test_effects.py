@@ -155,7 +155,7 @@ class TestOptionsWithConditions:
 
     def test_come_with_what_is_averaged_and_what_is_not_compared(self, tmp_path):
         text = words(self.section(tmp_path, CONDITIONAL))
-        assert "a value of an option on which others depend is averaged over all values of those that apply" in text
+        assert "If other options depend on a value, its mean covers all of their values." in text
         assert "unknown, because it compares options that apply to all combinations, and there is only one." in text
         assert "Pairs of options that do not vary together, or without comparable trials, are left out." in text
 
