@@ -165,9 +165,7 @@ def statuses_text(found: list[ExperimentStatus]) -> str:
         [
             one.name,
             one.state,
-            "–"
-            if one.trials is None
-            else f"{one.ended}/{one.trials}{f', {one.dropped} dropped' if one.dropped else ''}",
+            _done(one),
             _best_text(one),
             one.split or "–",
             "–" if one.n is None else str(one.n),
@@ -183,6 +181,14 @@ def statuses_text(found: list[ExperimentStatus]) -> str:
 def statuses_json(found: list[ExperimentStatus]) -> list[dict[str, Any]]:
     """Returns the statuses for a script."""
     return [asdict(one) for one in found]
+
+
+def _done(one: ExperimentStatus) -> str:
+    if one.trials is None:
+        return "–"
+    dropped = f", {one.dropped} dropped" if one.dropped else ""
+    not_proposed = f", {one.not_proposed} to propose" if one.not_proposed else ""
+    return f"{one.ended}/{one.trials}{dropped}{not_proposed}"
 
 
 def _best_text(one: ExperimentStatus) -> str:

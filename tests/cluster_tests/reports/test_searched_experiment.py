@@ -13,7 +13,7 @@ from cluster.reports.tables.effects import effects_of
 from cluster.reports.tables.pivot import PivotTable
 from cluster.reports.tables.summary import summary_text
 from cluster.reports.tables.table_options import TableOptions
-from cluster.reports.terminal.overview import experiment_status
+from cluster.reports.terminal.overview import experiment_status, statuses_text
 from cluster.result_table import ResultTable
 from cluster.results.names import ChoiceError
 from cluster.results.results import NoResultsError
@@ -71,7 +71,9 @@ def test_a_search_with_combinations_left_to_propose_is_unfinished(table, folder)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"n_not_proposed": 57}))
     assert experiment_status(folder, "searched").state == "unfinished"
     assert "The search has not proposed 57 combinations yet." in summary_text(ResultTable.read(folder))
-    assert experiment_status(folder, "searched").not_proposed == 57
+    status = experiment_status(folder, "searched")
+    assert status.not_proposed == 57
+    assert "6/6, 57 to propose" in statuses_text([status])
 
 
 def test_there_are_no_effects_and_a_sentence_says_why(table, folder):
