@@ -143,7 +143,12 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen, timeout
 
 
 def a_trial_is_half_way(sweep: Sweep) -> bool:
-    running = [trial for trial, content in sweep.trials().items() if content["status"] == "running"]
+    """Whether a trial has a checkpoint and at least half of its training left, so that it runs a while longer."""
+    running = [
+        trial
+        for trial, content in sweep.trials().items()
+        if content["status"] == "running" and 1 <= content["epochs"] <= 3
+    ]
     return any((sweep.folder / "trials" / trial / "checkpoint.pt").exists() for trial in running)
 
 
