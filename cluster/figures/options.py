@@ -489,7 +489,7 @@ def _different(values: Sequence[object]) -> dict[str, object]:
 def _place_in_order(item: tuple[str, object]) -> tuple[bool, float, list[str | float], str]:
     text, value = item
     parts: list[str | float] = list(_NUMBER.split(text))
-    parts[1::2] = map(float, _NUMBER.findall(text))
+    parts[1::2] = map(float, parts[1::2])
     return (not is_number(value), float(value) if is_number(value) else 0.0, parts, text)
 
 

@@ -85,7 +85,7 @@ def _words(course: RaceCourse) -> Iterator[str]:
 
 def _row(rung: RungOutcome) -> list[Cell]:
     texts = [
-        "–".join(f"{epoch:,}" for epoch in sorted(set(rung.epochs))),
+        _range(rung.epochs),
         *(f"{n:,}" for n in (rung.n, rung.n_repetitions, rung.n_stay, rung.n_close, rung.n_diverged, rung.n_epochs)),
         f"{rung.best_mm:.2f}" if np.isfinite(rung.best_mm) else "–",
         "–" if rung.correlation is None else f"{rung.correlation:.2f} ({rung.n_correlated:,})".replace("-", "−"),
@@ -98,10 +98,14 @@ def _end(course: RaceCourse) -> Iterator[list[Cell]]:
     errors = [mm for key in course.staying if (mm := course.at_the_end(key)) is not None]
     if not course.is_decided or not errors or len(errors) < len(course.staying):
         return
-    epochs = sorted({extreme(course.last[key].num_epochs for key in course.staying) for extreme in (min, max)})
-    texts = ["–".join(f"{epoch:,}" for epoch in epochs), f"{len(errors):,}", f"{course.n_repetitions:,}"]
+    epochs = [course.last[key].num_epochs for key in course.staying]
+    texts = [_range(epochs), f"{len(errors):,}", f"{course.n_repetitions:,}"]
     texts += ["–", "–", "–", f"{course.n_epochs:,}", f"{min(errors):.2f}", "–"]
     yield [Cell(text, is_number=True) for text in texts]
+
+
+def _range(epochs: Sequence[int]) -> str:
+    return "–".join(f"{epoch:,}" for epoch in sorted({min(epochs), max(epochs)}))
 
 
 class _Picture:

@@ -95,6 +95,7 @@ class TestTheDisplay:
         assert "12 of about 30 epochs" in shown(progress)
         said = "race on nyu_val, rung 1 of 2: 2 of 3 combinations are finalists"
         progress.decided(said, "race on nyu_val, rung 2 of 2: 2 finalists train to epoch 10", n_epochs_left=12)
+        assert said in written(progress)
         assert "race on nyu_val, rung 2 of 2: 2 finalists train to epoch 10" in shown(progress)
         assert "12 of about 24 epochs" in shown(progress)
         for trial_id in ("a/0", "b/0"):
