@@ -28,7 +28,8 @@ from cluster.storage.filesystem import Storage
 from data_pipeline.words import say
 
 _ANSWER_S = 60.0
-_NOTICE_S = 5.0
+# Ray asks a node every 3 s whether it lives, and believes that it does not at the fifth time without an answer.
+_NOTICE_S = 30.0
 _LOOK_AGAIN_S = 2.0
 PRINT_INTERVAL_S = 60.0
 _HEAD = "node:__internal_head__"
@@ -138,9 +139,12 @@ def check_nodes(storage_path: str, *, count_gpus: bool) -> list[CheckedNode]:
         checked = []
         for answer, node_id in answers.items():
             node = alive[node_id]
-            facts, problems = _answer(answer)
-            if problems and _is_gone(node_id):
-                continue  # a node may leave at any time; another may replace it
+            try:
+                facts, problems = ray.get(answer, timeout=0), []
+            except ray.exceptions.RayError as error:
+                if _is_gone(node_id, error):
+                    continue  # a node may leave at any time; another may replace it
+                facts, problems = {}, [_no_answer(error)]
             if facts:
                 problems += _differences(ours, facts["versions"])
                 problems += _storage_problems(storage, facts["storage"], f"{probe}-{node_id}")
@@ -225,9 +229,13 @@ class _Worker:
         return work(number)
 
 
-def _is_gone(node_id: str) -> bool:
-    """Returns whether a node has left the cluster; waits some seconds, which Ray needs to notice."""
-    end = time.monotonic() + _NOTICE_S
+def _is_gone(node_id: str, error: ray.exceptions.RayError) -> bool:
+    """Returns whether a node, which gave an error instead of an answer, has left the cluster.
+
+    Ray needs some seconds to notice that; unless the error comes from the node itself, this waits for it.
+    """
+    alive = isinstance(error, ray.exceptions.RayTaskError | ray.exceptions.RuntimeEnvSetupError)
+    end = time.monotonic() + (0.0 if alive else _NOTICE_S)
     while node_id in nodes():
         if time.monotonic() > end:
             return False
@@ -235,15 +243,11 @@ def _is_gone(node_id: str) -> bool:
     return True
 
 
-def _answer(answer: Any) -> tuple[dict[str, Any], list[str]]:
-    try:
-        facts: dict[str, Any] = ray.get(answer, timeout=0)
-    except ray.exceptions.GetTimeoutError:
-        return {}, [f"it did not answer within {_ANSWER_S:.0f} s"]
-    except ray.exceptions.RayError as error:
-        # Ray's text contains a stack.
-        return {}, [f"it could not run anything: {str(error).strip().splitlines()[-1]}"]
-    return facts, []
+def _no_answer(error: ray.exceptions.RayError) -> str:
+    """Returns why a node did not answer."""
+    if isinstance(error, ray.exceptions.GetTimeoutError):
+        return f"it did not answer within {_ANSWER_S:.0f} s"
+    return f"it could not run anything: {str(error).strip().splitlines()[-1]}"  # Ray's text contains a stack
 
 
 def _differences(ours: Mapping[str, str | None], theirs: Mapping[str, str | None]) -> list[str]:

@@ -7,11 +7,13 @@ import os
 import random
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from cluster.executors import node_facts, ray_nodes, ray_session
 from tests.cluster_tests import sweep_script
 from tests.cluster_tests.executors.local_cluster import GPUS, N_NODES, LocalCluster
 from tests.cluster_tests.sweep import Sweep, a_trial_is_half_way, wait_for, write_sweep_data
@@ -141,6 +143,32 @@ def test_a_sweep_by_ray_client_equals_one_in_a_single_process_and_is_preempted_a
     assert "to continue" in result.errors
     assert sweep.numbers() == undisturbed
     assert len(sweep.batches()) == N_TRIALS * EPOCHS * BATCHES_PER_EPOCH, "something was trained twice"
+
+
+def test_a_node_that_is_killed_while_it_is_checked_is_not_a_problem_of_the_cluster(cluster, tmp_path, monkeypatch):
+    """Its task fails at once, but Ray counts the node among the living for another 12 s."""
+    collect, killed = node_facts.collect_facts, cluster.nodes[0].node_id
+    asked = tmp_path / "asked"
+
+    def collect_facts(storage_path, probe, node_id, **how):
+        if node_id == killed:
+            asked.write_bytes(b"")
+            time.sleep(600)
+        return collect(storage_path, probe, node_id, **how)
+
+    def kill():
+        while not asked.exists():
+            time.sleep(0.05)
+        cluster.kill_raylet(0)
+
+    monkeypatch.setattr(node_facts, "collect_facts", collect_facts)
+    with ray_session.connected(cluster.cluster.address), ThreadPoolExecutor() as threads:
+        others = set(ray_nodes.nodes()) - {killed}
+        killing = threads.submit(kill)
+        checked = ray_nodes.check_nodes(str(tmp_path / "results"), count_gpus=False)
+        killing.result()
+    assert {node.node_id for node in checked} == others
+    ray_nodes.require_usable(checked)
 
 
 def test_code_beside_the_script_travels_to_the_nodes(sweep, tmp_path):
