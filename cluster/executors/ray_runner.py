@@ -26,6 +26,8 @@ from ray import tune
 from ray.air._internal import usage
 from ray.train._internal import storage
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from cluster.executors.job import Job
@@ -124,6 +126,7 @@ def _tune(
         tune_config=tune.TuneConfig(
             num_samples=max(_STEPS_OF_A_TUNER, _STEPS_OF_A_SLOT * placement.n_slots),
             search_alg=steps,
+            scheduler=FirstWithoutWorker(),
             reuse_actors=True,  # a new process imports torch, which takes longer than many trials
             trial_dirname_creator=lambda trial: trial.trial_id,  # by default a text of the whole config
         ),
@@ -205,6 +208,23 @@ class _Steps(_StaysInDriver, Searcher):  # type: ignore[misc] # ray declares no 
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Saves nothing: the trials' folders show what is finished."""
+
+
+class FirstWithoutWorker(_StaysInDriver, FIFOScheduler):  # type: ignore[misc] # ray declares no types
+    """Gives each free worker to the first step for which no worker is starting.
+
+    Tune by itself gives it to the first step that waits. If a worker is just starting for that step, Tune then ends
+    this worker as soon as it has started, and starts another one for the next step. So with steps that are shorter than
+    the start of a worker, a slot would never get a worker unless all start at the same moment.
+    """
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Returns the next step to start, if a worker is free or can be started."""
+        controller = tune_controller._tune_controller  # what Tune passes warns of each private attribute
+        is_started = controller._actor_manager.is_actor_started
+        starting = {trial for trial, worker in controller._trial_to_actor.items() if is_started(worker)}
+        waiting = (trial for trial in controller.get_trials() if trial.status == Trial.PENDING)
+        return next((trial for trial in waiting if trial not in starting), None)
 
 
 class _Reports(_StaysInDriver, tune.Callback):  # type: ignore[misc] # ray declares no types

@@ -11,7 +11,7 @@ import torch
 from ray import tune
 from ray.cluster_utils import Cluster
 
-from cluster.executors.ray_runner import _Reports, _Steps
+from cluster.executors.ray_runner import FirstWithoutWorker, _Reports, _Steps
 from cluster.executors.ray_worker import StopRequest, request_stop
 from cluster.planning.placement import Placement
 from cluster.planning.plan import Combination, TrialSpec
@@ -51,15 +51,19 @@ def two_nodes():
     cluster.shutdown()
 
 
-def run(schedule, tmp_path):
+def run(schedule, tmp_path, trainable=None):
     placement = Placement(torch.device("cuda", 0), n_slots=N_SLOTS, cpus_per_trial=1, gpu_share=1 / PER_GPU)
-    meeting = tmp_path / "meeting"
-    meeting.mkdir()
+    if trainable is None:
+        meeting = tmp_path / "meeting"
+        meeting.mkdir()
+        trainable = tune.with_parameters(train, meeting=meeting)
     steps = _Steps(schedule, placement)
     resources = tune.PlacementGroupFactory([placement.trial_resources])
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(train, meeting=meeting), resources),
-        tune_config=tune.TuneConfig(num_samples=100, search_alg=steps, reuse_actors=True),
+        tune.with_resources(trainable, resources),
+        tune_config=tune.TuneConfig(
+            num_samples=100, search_alg=steps, scheduler=FirstWithoutWorker(), reuse_actors=True
+        ),
         run_config=tune.RunConfig(
             storage_path=str(tmp_path), name="tune", verbose=0, callbacks=[_Reports(SILENT, steps, None, None)]
         ),
@@ -134,6 +138,36 @@ class Undecided(GridSchedule):
 def test_an_error_of_the_schedule_ends_the_run_and_is_raised(two_nodes, tmp_path):
     with pytest.raises(UserError, match=r"^the decision on disk is another one$"):
         run(Undecided(specs((0, 0, 1), (0, 1, 1))), tmp_path)
+
+
+class StartsLate:
+    """An object that each process but the first takes 3 s to load."""
+
+    def __init__(self, folder):
+        self.folder, self.driver = folder, os.getpid()
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        if os.getpid() == self.driver:
+            return
+        try:
+            (self.folder / "first").mkdir()
+        except FileExistsError:
+            time.sleep(3)
+
+
+def test_trials_that_are_shorter_than_the_start_of_a_worker_use_all_workers(two_nodes, tmp_path):
+    late = StartsLate(tmp_path)
+
+    def train_quickly(config):
+        assert late
+        time.sleep(0.3)
+        return {"pid": os.getpid()}
+
+    many = specs(*[(b, a, repetition) for repetition in range(1, 6) for b in range(2) for a in range(6)])
+    results = run(GridSchedule(many), tmp_path, train_quickly)
+    assert len(results) == 60
+    assert len({result["pid"] for result in results}) == N_SLOTS
 
 
 def test_a_worker_learns_that_the_run_wants_to_end(two_nodes):
