@@ -126,7 +126,7 @@ def _tune(
         tune_config=tune.TuneConfig(
             num_samples=max(_STEPS_OF_A_TUNER, _STEPS_OF_A_SLOT * placement.n_slots),
             search_alg=steps,
-            scheduler=FirstWithoutWorker(),
+            scheduler=_FirstWithoutWorker(),
             reuse_actors=True,  # a new process imports torch, which takes longer than many trials
             trial_dirname_creator=lambda trial: trial.trial_id,  # by default a text of the whole config
         ),
@@ -210,7 +210,7 @@ class _Steps(_StaysInDriver, Searcher):  # type: ignore[misc] # ray declares no 
         """Saves nothing: the trials' folders show what is finished."""
 
 
-class FirstWithoutWorker(_StaysInDriver, FIFOScheduler):  # type: ignore[misc] # ray declares no types
+class _FirstWithoutWorker(_StaysInDriver, FIFOScheduler):  # type: ignore[misc] # ray declares no types
     """Gives each free worker to the first step for which no worker is starting.
 
     Tune by itself gives it to the first step that waits. If a worker is just starting for that step, Tune then ends

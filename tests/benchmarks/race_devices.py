@@ -3,7 +3,7 @@
 An epoch mostly sleeps, for 0.25 to 1 s depending on the combination, so that four trials at a time do not compete for
 this machine's cores. A device is in use from the beginning to the end of an epoch; the time that Ray and files take
 between two steps counts as idle. The measured time ends with the last epoch, so it includes devices that wait for the
-last finalist. Bound: 90 %.
+last finalist. The shares of single devices show whether one of them had no worker for a while. Bound: 90 %.
 """
 
 import os
@@ -29,7 +29,7 @@ def sleep(trial_id: str, report: EpochReport, model: torch.nn.Module) -> None:
     began = time.time()
     time.sleep(0.25 * width / 8)
     with Path(os.environ[LOG]).open("a") as log:
-        log.write(f"{trial_id} {report.epoch} {began} {time.time()}\n")
+        log.write(f"{os.environ['CUDA_VISIBLE_DEVICES']} {began} {time.time()}\n")
 
 
 if __name__ == "__main__":
@@ -54,10 +54,12 @@ if __name__ == "__main__":
         race.add_options("optimizer_args.lr", [1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3, 3.2e-3, 6.4e-3, 1.28e-2])
         said = run_quietly(race, "ray")
         epochs = [line.split() for line in (folder / "log").read_text().splitlines()]
-        busy = sum(float(end) - float(began) for _, _, began, end in epochs)
-        wall = max(float(end) for *_, end in epochs) - min(float(began) for *_, began, _ in epochs)
-        print(
-            f"{len(epochs)} epochs in {wall:.1f} s on {N_DEVICES} devices: {100 * busy / wall / N_DEVICES:.1f} % in use"
-        )
+        wall = max(float(end) for *_, end in epochs) - min(float(began) for _, began, _ in epochs)
+        use = dict.fromkeys(map(str, range(N_DEVICES)), 0.0)
+        for device, began, end in epochs:
+            use[device] += 100 * (float(end) - float(began)) / wall
+        total = sum(use.values()) / N_DEVICES
+        each = ", ".join(f"{share:.1f}" for share in use.values())
+        print(f"{len(epochs)} epochs in {wall:.1f} s on {N_DEVICES} devices: {total:.1f} % in use ({each} % of each)")
         print("\n".join(line for line in said.splitlines() if "in vain" in line) or "no epochs in vain")
         cluster.shutdown()

@@ -11,7 +11,7 @@ import torch
 from ray import tune
 from ray.cluster_utils import Cluster
 
-from cluster.executors.ray_runner import FirstWithoutWorker, _Reports, _Steps
+from cluster.executors.ray_runner import _FirstWithoutWorker, _Reports, _Steps
 from cluster.executors.ray_worker import StopRequest, request_stop
 from cluster.planning.placement import Placement
 from cluster.planning.plan import Combination, TrialSpec
@@ -62,7 +62,7 @@ def run(schedule, tmp_path, trainable=None):
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),
         tune_config=tune.TuneConfig(
-            num_samples=100, search_alg=steps, scheduler=FirstWithoutWorker(), reuse_actors=True
+            num_samples=100, search_alg=steps, scheduler=_FirstWithoutWorker(), reuse_actors=True
         ),
         run_config=tune.RunConfig(
             storage_path=str(tmp_path), name="tune", verbose=0, callbacks=[_Reports(SILENT, steps, None, None)]
