@@ -36,6 +36,7 @@ from cluster.result_table import ResultTable
 from cluster.schedules.race_plan import race_problems
 from cluster.schedules.search_schedule import Searching, check_searchable
 from cluster.searching.dimensions import Range
+from cluster.searching.rounds import SearchError
 from cluster.standing import Standing
 from cluster.storage.experiment_file import NoResultsError
 from cluster.storage.file_names import FileNames
@@ -387,6 +388,8 @@ class Experiment:
         """Raises an error that says how the run ended, unless all trials are finished."""
         if end.kind == "unusable_node":
             raise UnusableNodeError(end.reason)
+        if end.kind == "search_ended":
+            raise SearchError(end.reason)
         if end.from_outside:
             raise _interrupted(end)
         if end.kind == "all_failed":

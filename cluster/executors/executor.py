@@ -19,6 +19,7 @@ from cluster.executors.signals import Preempted, Signals
 from cluster.planning.config import ConfigError, ExperimentConfig, Problem
 from cluster.planning.placement import PRETEND_GPUS, UnusableNodeError, place_here
 from cluster.schedules.schedule import Schedule
+from cluster.searching.rounds import SearchError
 from data_pipeline.user_error import UserError
 
 ExecutorName = Literal["ray", "inline"]
@@ -34,18 +35,21 @@ class RunEnd:
 
     Attributes:
         kind: "complete", or what ended it early: "all_failed" for `stop_if_all_fail`, "interrupted" for Ctrl-C,
-            "preempted" for SIGTERM, "unusable_node" for a node on which trials cannot be trained.
-        reason: The error of a trial or a node; empty for the other kinds.
+            "preempted" for SIGTERM, "unusable_node" for a node on which trials cannot be trained, "search_ended" for a
+            search that finds no further combination.
+        reason: The error of a trial, a node or a search; empty for the other kinds.
     """
 
-    kind: Literal["complete", "all_failed", "interrupted", "preempted", "unusable_node"]
+    kind: Literal["complete", "all_failed", "interrupted", "preempted", "unusable_node", "search_ended"]
     reason: str = ""
 
     @classmethod
-    def of(cls, error: KeyboardInterrupt | Preempted | UnusableNodeError) -> "RunEnd":
+    def of(cls, error: KeyboardInterrupt | Preempted | UnusableNodeError | SearchError) -> "RunEnd":
         """Returns the end that an exception caused."""
         if isinstance(error, UnusableNodeError):
             return cls("unusable_node", str(error))
+        if isinstance(error, SearchError):
+            return cls("search_ended", str(error))
         return cls("preempted" if isinstance(error, Preempted) else "interrupted")
 
     @property
@@ -121,7 +125,7 @@ class Executor:
         """
         try:
             self._train(schedule, job, monitor)
-        except (KeyboardInterrupt, Preempted, UnusableNodeError) as error:
+        except (KeyboardInterrupt, Preempted, UnusableNodeError, SearchError) as error:
             return RunEnd.of(error)
         return RunEnd("complete") if monitor.why_stop is None else RunEnd("all_failed", monitor.why_stop)
 

@@ -22,6 +22,7 @@ from cluster.storage.filesystem import StorageError
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.trial_file import FINAL, Status
 from cluster.trial.trainable import TrialReport
+from data_pipeline.user_error import UserError
 from data_pipeline.words import count, say
 
 _STALE_S = 10.0  # for how long this process may still see the old content of a shared folder
@@ -139,11 +140,13 @@ class Searching:
             values_mm: The validation error of each trial of the earlier rounds, by id, mm; None if it diverged.
 
         Raises:
-            ConfigError: If hardly any combination can be trained.
-            UserError: If there is no new combination.
+            SearchError: If there is no new combination, or hardly any that can be trained.
             StorageError: If the round cannot be written.
         """
-        plan = self._propose([self._result(of, values_mm) for of in self._keys])
+        try:
+            plan = self._propose([self._result(of, values_mm) for of in self._keys])
+        except UserError as error:
+            raise SearchError(str(error)) from error
         self.write()
         for warning in plan.warnings:
             say(f"warning: {warning}", sys.stderr)

@@ -21,7 +21,7 @@ NEW_SEARCH = (
 
 
 class SearchError(UserError):
-    """The rounds on disk belong to another search or are broken."""
+    """The rounds on disk belong to another search or are broken, or a search finds no further combination."""
 
     @classmethod
     def broken(cls, folder: Storage, number: int, why: str) -> "SearchError":

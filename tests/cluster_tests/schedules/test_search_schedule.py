@@ -163,6 +163,17 @@ class TestASearch:
         passed_over = re.findall(r"warning: round \d+ of the search passes over (\d+) ", capsys.readouterr().err)
         assert 61 < sum(map(int, passed_over)) < 6 * 61  # three in four of the widths
 
+    def test_that_finds_no_further_combination_writes_the_tables_of_those_before(self, small_experiment):
+        arguments = {**TRANSFORMER["base_hyperparams.model_args"], "n_heads": 4}
+        changes = {**TRANSFORMER, "base_hyperparams.model_args": arguments}
+        experiment = small_experiment.experiment({**changes, "experiment_config.search": Search("sobol", 12, 6)})
+        experiment.add_range("model_args.dim", 4, 44, integer=True)
+        for _ in range(2):
+            with pytest.raises(SearchError, match=r"has proposed 11 combinations and found no new one .* to 11, or"):
+                experiment.run("inline")
+            assert len(experiment.results().summary) == 6
+            assert len((small_experiment.folder / "tables" / "summary.csv").read_text().splitlines()) == 1 + 6
+
     def test_that_is_killed_between_the_file_of_a_round_and_its_training_proposes_the_same(
         self, search, monkeypatch, tmp_path
     ):
