@@ -55,6 +55,9 @@ class Stopwatch:
     def reported(self, report: TrialReport) -> None:
         assert report.status in ("running", "finished"), report
 
+    def refresh(self) -> None:
+        pass
+
 
 def anonymous_mb(pid: int) -> float:
     """Returns the private memory of a process, MB."""
@@ -94,10 +97,13 @@ def measure(folder: Path, train_set: str) -> tuple[float, float]:
 
     watcher = threading.Thread(target=watch_memory)
     watcher.start()
-    with embedded(placement):
-        run_ray(GridSchedule(plan.to_train), job, placement, Monitor(stopwatch, None), Signals())  # type: ignore[arg-type]
-    done.set()
-    watcher.join()
+    try:
+        with embedded(placement):
+            monitor = Monitor(stopwatch, None)  # type: ignore[arg-type]
+            run_ray(GridSchedule(plan.to_train), job, placement, monitor, Signals())
+    finally:
+        done.set()
+        watcher.join()
     firsts = sorted(float(path.read_text()) for path in clock.iterdir())
     # The later trials run in existing workers, so their time includes no start of a process.
     later = zip(sorted(stopwatch.starts)[N_WORKERS:], firsts[N_WORKERS:], strict=True)
