@@ -136,13 +136,16 @@ def check_nodes(storage_path: str, *, count_gpus: bool) -> list[CheckedNode]:
                 for node_id in alive
             }
             ray.wait(list(answers), num_returns=len(answers), timeout=_ANSWER_S)
+        noticed = time.monotonic() + _NOTICE_S
         checked = []
         for answer, node_id in answers.items():
             node = alive[node_id]
             try:
                 facts, problems = ray.get(answer, timeout=0), []
             except ray.exceptions.RayError as error:
-                if _is_gone(node_id, error):
+                # Unless the error comes from the node itself, Ray may still have to notice that the node is dead.
+                answered = isinstance(error, ray.exceptions.RayTaskError | ray.exceptions.RuntimeEnvSetupError)
+                if _is_gone(node_id, time.monotonic() if answered else noticed):
                     continue  # a node may leave at any time; another may replace it
                 facts, problems = {}, [_no_answer(error)]
             if facts:
@@ -229,15 +232,10 @@ class _Worker:
         return work(number)
 
 
-def _is_gone(node_id: str, error: ray.exceptions.RayError) -> bool:
-    """Returns whether a node, which gave an error instead of an answer, has left the cluster.
-
-    Ray needs some seconds to notice that; unless the error comes from the node itself, this waits for it.
-    """
-    alive = isinstance(error, ray.exceptions.RayTaskError | ray.exceptions.RuntimeEnvSetupError)
-    end = time.monotonic() + (0.0 if alive else _NOTICE_S)
+def _is_gone(node_id: str, until: float) -> bool:
+    """Returns whether a node has left the cluster; waits for it until a time of `time.monotonic`."""
     while node_id in nodes():
-        if time.monotonic() > end:
+        if time.monotonic() > until:
             return False
         time.sleep(0.2)
     return True

@@ -210,7 +210,7 @@ class _Steps(_StaysInDriver, Searcher):  # type: ignore[misc] # ray declares no 
         """Saves nothing: the trials' folders show what is finished."""
 
 
-class _FirstWithoutWorker(_StaysInDriver, FIFOScheduler):  # type: ignore[misc] # ray declares no types
+class _FirstWithoutWorker(FIFOScheduler):  # type: ignore[misc] # ray declares no types
     """Gives each free worker to the first step for which no worker is starting.
 
     Tune by itself gives it to the first step that waits. If a worker is just starting for that step, Tune then ends

@@ -253,7 +253,7 @@ def _compared(row: Row, test: SummaryColumns) -> str:
 
 
 def _nothing(part: Results) -> str:
-    """Says why there is no result."""
+    """Returns why there is no result."""
     if part.n_confirming and part.ranked:
         return "no fresh repetition of the best combination has finished"
     return "no combination has been trained to the end"

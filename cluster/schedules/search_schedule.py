@@ -140,7 +140,7 @@ class Searching:
             values_mm: The validation error of each trial of the earlier rounds, by id, mm; None if it diverged.
 
         Raises:
-            SearchError: If there is no new combination, or hardly any that can be trained.
+            SearchError: If no new combination is found, or if hardly any can be trained.
             StorageError: If the round cannot be written.
         """
         try:
