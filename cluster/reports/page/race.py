@@ -20,8 +20,11 @@ _MAX_STAYING = 40
 """More curves could not be distinguished, and would make the page large."""
 
 _TOP = 30
-_ORDERS = (
-    "Rank correlation (Spearman): 1 if combinations are in the same order at the next rung, 0 if the two orders are "
+_CAPTION = "Combinations at each rung."
+_COLUMNS = (
+    "“Only close”: not among the best, but so close to the first that the difference may be noise. “Epochs so far”: "
+    "what the race takes up to the rung, in all repetitions. “Best”: the lowest mean validation error so far. Rank "
+    "correlation (Spearman): 1 if combinations are in the same order at the next rung, 0 if the two orders are "
     "unrelated; in brackets, how many combinations it covers. It covers only those that stayed. They are similar, so "
     "it is lower than it would be over all, and a low value does not mean that the wrong ones were dropped."
 )
@@ -33,10 +36,10 @@ def race(data: PageData) -> list[Markup]:
     if not courses:
         return []
     parts: list[Markup] = []
-    for course in courses[:MAX_DATA_GROUPS]:
+    for number, course in enumerate(courses[:MAX_DATA_GROUPS]):
         if len(courses) > 1:
             parts.append(tag("h3", _title(course)))
-        parts += _course(data, course)
+        parts += _course(data, course, explained=number > 0)
     if len(courses) > MAX_DATA_GROUPS:
         parts.append(tag("p", f"And {count(len(courses) - MAX_DATA_GROUPS, 'other race')}, all in race/."))
     return [section("race", "The race", *parts)]
@@ -48,18 +51,14 @@ def _title(course: RaceCourse) -> str:
     return f"{first.data}{size}{f', bracket {first.bracket + 1}' if first.bracket else ''}"
 
 
-def _course(data: PageData, course: RaceCourse) -> Iterator[Markup]:
+def _course(data: PageData, course: RaceCourse, *, explained: bool) -> Iterator[Markup]:
     yield tag("p", " ".join(_words(course)))
     if any(np.isfinite(rung.best_mm) for rung in course.rungs):
         yield _Picture(data, course).drawn()
     rows = [*map(_row, course.rungs), *_end(course)]
     headers = ["epoch", "combinations", "repetitions", "stayed", "only close", "diverged", "epochs so far", "best, mm"]
     headers.append("rank correlation")
-    caption = (
-        "Combinations at each rung. “Only close”: not among the best, but so close to the first that the difference "
-        "may be noise. “Epochs so far”: what the race takes up to the rung, in all repetitions. “Best”: the lowest "
-        f"mean validation error so far. {_ORDERS}"
-    )
+    caption = _CAPTION if explained else f"{_CAPTION} {_COLUMNS}"
     yield scrolling(html_table(Grid("race", caption, headers, rows, n_labels=1)), "Rungs of the race")
 
 

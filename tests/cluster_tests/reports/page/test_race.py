@@ -92,6 +92,7 @@ def test_a_later_bracket_is_a_race_of_its_own_whose_guests_cost_nothing(tmp_path
     decisions = {(0, 0): (3, first), (1, 0): (3, later)}
     text = section(write_race(folder, decisions, data="a_val", n_rungs=2))
     assert re.findall("<h3>(.*?)</h3>", text) == ["a_val", "a_val, bracket 2"]
+    assert text.count("It covers only those that stayed.") == 1, "the columns are explained once"
     assert text.count("12 of the 18 epochs that training all would take (67 %)") == 2
     assert [row[6] for row in table(text) if row[0] == "3"] == ["6", "6"]
     assert "2 of 3 combinations, 1 of them finalists of earlier brackets, stayed to the end." in text
