@@ -197,7 +197,7 @@ def _add_makers(add: Callable[..., argparse.ArgumentParser]) -> None:
             separate=args.separate,
         ),
         "Reads leaderboard text files, in pixels and mm, and converts them to mm in the camera frame.",
-        summary="ground truth and published results of NYU or ICVL",
+        summary="ground truth and published results of NYU, ICVL or MSRA15",
         insist=_INSIST,
         named=parts,
         below=_SPLITS,

@@ -2,7 +2,7 @@
 # PYTHON_ARGCOMPLETE_OK
 """Shows, compares, draws, exports and removes experiments. It reads what is on disk.
 
-It needs neither torch nor Ray, except for `reproduce`, which trains.
+It needs neither torch nor Ray, except for `reproduce` and `figure NAME success --labels`.
 
 Examples:
     posetune report list
