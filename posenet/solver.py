@@ -16,7 +16,7 @@ from posenet.evaluator import Evaluator
 from posenet.losses import Loss
 from posenet.models import ClosedFormCorrector, Corrector
 from posenet.record import Record, Space
-from posenet.reproducible import random_state, set_random_state
+from posenet.reproducible import random_state, random_state_kept, set_random_state
 
 
 class DivergedError(Exception):
@@ -252,8 +252,10 @@ class Solver:
         for index in range(since, n_done):
             if not math.isfinite(progress.losses[index]):
                 raise DivergedError(f"the loss is {progress.losses[index]}", self.epoch, index + 1)
-        strength = self._choose_strength()
-        validation = self.evaluator.intermediate(self.model)
+        with random_state_kept(self.device):  # what models and metrics draw here must not change the training
+            strength = self._choose_strength()
+            validation = self.evaluator.intermediate(self.model)
+            examples_mm = self._predict_examples()
         (val_distance_mm,) = (
             m.value for m in validation if (m.subset, m.space, m.metric) == (MEAN_SUBSET, "original", "distance")
         )
@@ -280,7 +282,7 @@ class Solver:
             f"training loss {loss:.5g}, distance {distance:.5g}; validation distance {val_distance_mm:.3f} mm"
             + ("" if strength is None else f" with strength {strength}")
         )
-        return LogPoint(n_done, records, text, val_distance_mm, self._predict_examples())
+        return LogPoint(n_done, records, text, val_distance_mm, examples_mm)
 
     def _choose_strength(self) -> float | None:
         """Sets the strength of the model, if it has one, to the best one on the validation set, and returns it."""

@@ -151,6 +151,19 @@ class ByHand:
                 optimizer.step()
 
 
+class Restless(CorrectorMLP):
+    """Draws in evaluations too."""
+
+    def forward(self, poses):
+        return super().forward(poses) + (0 if self.training else torch.randn(1))
+
+
+def random_joint(poses, labels, skeleton):
+    """A metric that draws from all global generators."""
+    joint = (random.randrange(14) + np.random.randint(14) + torch.randint(14, (1,)).item()) % 14  # noqa: NPY002
+    return (poses - labels)[:, joint].norm(dim=1)
+
+
 class TestTraining:
     def test_gives_the_weights_of_a_loop_written_by_hand_bit_for_bit(self):
         solver = make_solver(num_epochs=4)
@@ -179,6 +192,17 @@ class TestTraining:
         arguments = {**EVERYTHING, "log_frequency": 1, "log_loss": False, "log_grad": False}
         quiet, talkative = (trained(**{**arguments, **more}).state_dict() for more in ({}, logging))
         assert same_bits(quiet, talkative)
+
+    def test_does_not_depend_on_what_evaluations_draw(self):
+        def weights(metrics, **arguments):
+            val = DeviceDataset.of(VAL["A",], torch.device("cpu"))
+            evaluator = Evaluator(val, normalizer=Shifter(NYU), eval_space="default", own_metrics=metrics)
+            dropout = {"hidden_dims": [16], "dropout": 0.3}
+            solver = trained(model_class=Restless, model_args=dropout, evaluator=evaluator, **arguments)
+            return solver.model.state_dict()
+
+        frequent = weights([random_joint], log_frequency=5, examples=Examples("A", torch.arange(2)))
+        assert same_bits(weights([]), frequent)
 
     def test_lowers_the_error_of_poses_that_it_has_not_seen(self):
         records = train(make_solver(num_epochs=60, optimizer=partial(torch.optim.Adam, lr=1e-2)))
