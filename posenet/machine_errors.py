@@ -4,9 +4,9 @@ import re
 
 import torch
 
-# torch has an error class only for GPU memory, and GPU libraries have none.
-_NO_MEMORY = re.compile(r"can't allocate memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED")
-_GPU = re.compile(r"CUDA error|HIP error|CUBLAS_STATUS_|CUDNN_STATUS_")
+# torch has an error class only for GPU memory that its own allocator lacks, and GPU libraries have none.
+_NO_MEMORY = re.compile(r"can't allocate memory|(CUDA|HIP)( driver)? error: out of memory|[A-Z]_STATUS_ALLOC_FAILED")
+_GPU = re.compile(r"(CUDA|HIP)( driver| unknown)? error|\b(CU|HIP|ROC)[A-Z]+_STATUS_")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -34,5 +34,9 @@ def is_gpu_error(error: BaseException) -> bool:
     """Returns whether a GPU failed; a wrong computation, such as a row that does not exist, may cause that too."""
     return not is_out_of_memory(error) and (
         isinstance(error, torch.AcceleratorError)
-        or (isinstance(error, RuntimeError) and _GPU.search(str(error)) is not None)
+        or (
+            isinstance(error, RuntimeError)
+            and not isinstance(error, torch.linalg.LinAlgError)  # numbers that are not finite, found by a GPU library
+            and _GPU.search(str(error)) is not None
+        )
     )
