@@ -73,6 +73,7 @@ def _has_fused(kind: Callable[..., Any], given: Mapping[str, Any], parameters: S
         and given.get("fused") is None
         and given.get("foreach") is None
         and not given.get("differentiable")
+        and not given.get("dampening")  # `_with_late_momentum` is exact only without
         and all(parameter.device.type in _FUSED_DEVICES and parameter.is_floating_point() for parameter in parameters)
     )
 
@@ -88,7 +89,24 @@ def _uncompiled(kind: Any) -> type[torch.optim.Optimizer]:
 
     names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
     plain = {name: unwrap(getattr(kind, name)) for name in names}
+    if kind is torch.optim.SGD:
+        plain["_init_group"] = _with_late_momentum
     return type(kind.__name__, (kind,), {"__module__": kind.__module__, "step": step, **plain})
+
+
+def _with_late_momentum(
+    self: torch.optim.SGD, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor], momenta: list[Any]
+) -> Any:
+    """Collects what a step of SGD takes, as torch does, and lets momenta begin after the first step.
+
+    A parameter may get its first gradient later than others, as with layers that are left out at random. There, torch's
+    other implementations of SGD begin with the gradient, and the fused one fails. With zero, it does the same.
+    """
+    is_sparse = torch.optim.SGD._init_group(self, group, parameters, gradients, momenta)
+    if group["fused"] and any(momentum is not None for momentum in momenta):
+        pairs = zip(parameters, momenta, strict=True)
+        momenta[:] = [torch.zeros_like(of) if momentum is None else momentum for of, momentum in pairs]
+    return is_sparse
 
 
 def build_scheduler(

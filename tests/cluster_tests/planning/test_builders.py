@@ -33,6 +33,9 @@ class TestTheFusedImplementation:
     def test_gives_way_to_arguments_that_ask_for_another(self, arguments):
         assert not built(torch.optim.Adam, **arguments).defaults["fused"]
 
+    def test_is_not_used_by_sgd_with_dampening(self):
+        assert not built(torch.optim.SGD, momentum=0.9, dampening=0.1).defaults["fused"]
+
     def test_is_not_used_by_a_class_of_the_user(self):
         assert built(MyAdam).defaults["fused"] is None
 
@@ -45,20 +48,24 @@ class TestTheFusedImplementation:
         [
             (torch.optim.Adam, {"lr": 0.01, "amsgrad": True, "weight_decay": 0.1}),
             (torch.optim.AdamW, {"lr": 0.01, "maximize": True}),
-            (torch.optim.SGD, {"lr": 0.01, "momentum": 0.9, "nesterov": True}),
+            (torch.optim.SGD, {"lr": 0.01}),
+            (torch.optim.SGD, {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.1}),
+            (torch.optim.SGD, {"lr": 0.01, "momentum": 0.9, "nesterov": True, "maximize": True}),
             (torch.optim.Adagrad, {"lr": 0.01, "lr_decay": 0.1}),
         ],
     )
     def test_takes_the_steps_of_the_plain_one_up_to_rounding(self, optimizer, arguments):
+        """Also where a parameter gets its first gradient later than another, and misses some."""
         weights = []
         for fused in ({}, {"fused": False}):
             torch.manual_seed(0)
-            parameter = torch.nn.Parameter(torch.randn(50, dtype=torch.float64))
-            one = built(optimizer, [parameter], **arguments, **fused)
-            for _ in range(10):
-                parameter.grad = torch.randn(50, dtype=torch.float64)
+            parameters = [torch.nn.Parameter(torch.randn(50, dtype=torch.float64)) for _ in range(2)]
+            one = built(optimizer, parameters, **arguments, **fused)
+            for step in range(10):
+                for parameter, has_gradient in zip(parameters, (True, step in (3, 4, 7)), strict=True):
+                    parameter.grad = torch.randn(50, dtype=torch.float64) if has_gradient else None
                 one.step()
-            weights.append(parameter.detach())
+            weights.append(torch.cat(parameters).detach())
         torch.testing.assert_close(weights[0], weights[1], rtol=1e-9, atol=1e-12)
 
 
