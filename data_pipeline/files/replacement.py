@@ -48,6 +48,7 @@ def replace_together(folder: Path) -> Iterator[Path]:
             try:
                 yield new
                 _check_destinations(folder, new)
+                _sync(new)
                 new.rename(folder / _COMMITTED)
             except BaseException:
                 shutil.rmtree(new, ignore_errors=True)
@@ -99,6 +100,16 @@ def _move_committed(folder: Path) -> None:
             new.replace(destination)
     for path in [*sorted(committed.rglob("*"), reverse=True), committed]:  # folders, each after its subfolders
         path.rmdir()
+
+
+def _sync(folder: Path) -> None:
+    """Waits until all files below a folder are on the disk: else committed ones may be empty after a power cut."""
+    for path in _files_below(folder):
+        descriptor = os.open(folder / path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _files_below(folder: Path) -> list[Path]:

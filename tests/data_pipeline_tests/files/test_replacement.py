@@ -208,6 +208,30 @@ class TestAWriterThatIsKilled:
         assert n > 12
 
 
+def test_all_files_are_on_the_disk_when_they_are_committed(folder, monkeypatch):
+    """After a power cut, files that were not synchronised may be empty; an empty one removes the old one."""
+    synced, fsync, rename = set(), os.fsync, Path.rename
+
+    def sync(descriptor):
+        fsync(descriptor)
+        synced.add(os.fstat(descriptor).st_ino)
+
+    def commit(path, to):
+        for file in path.rglob("*"):
+            if file.is_file() and file.stat().st_ino not in synced:
+                file.write_text("")
+        rename(path, to)
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", sync)
+        patched.setattr(Path, "rename", commit)
+        with pytest.raises(Killed):
+            replace_all(folder)
+    finish_replacing(folder, UserError)
+    assert content(folder) == NEW
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_what_cannot_be_finished_is_an_error(folder):
     (folder / ".written").mkdir()
