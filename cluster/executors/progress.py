@@ -207,7 +207,8 @@ class Progress:
     @property
     def fraction(self) -> float:
         """The fraction of this run's training that is done."""
-        reports = [report for report in self.running.values() if report is not None]
+        # A copy: the display calls this from a thread of its own.
+        reports = [report for report in list(self.running.values()) if report is not None]
         of_running = sum(self._n_epochs_of(report.trial_id, report.epoch) for report in reports)
         return min(1.0, (self.n_epochs_of_ended + of_running) / max(1, self.n_epochs))
 
