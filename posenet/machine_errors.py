@@ -36,7 +36,7 @@ def is_gpu_error(error: BaseException) -> bool:
         isinstance(error, torch.AcceleratorError)
         or (
             isinstance(error, RuntimeError)
-            and not isinstance(error, torch.linalg.LinAlgError)  # numbers that are not finite, found by a GPU library
+            and not isinstance(error, torch.linalg.LinAlgError)  # type: ignore[attr-defined] # the numbers' fault
             and _GPU.search(str(error)) is not None
         )
     )

@@ -15,6 +15,10 @@ _memory: Any = torch.utils.deterministic  # its one attribute has no declared ty
 
 T = TypeVar("T")
 
+# Without it, deterministic mode refuses matrix products on a GPU. The first one of a process decides, which may be one
+# of the user's script.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 _COMPILER_IS_DETERMINISTIC = "TORCHINDUCTOR_DETERMINISTIC"
 """The variable that torch.compile reads when it is imported."""
 
@@ -38,26 +42,30 @@ def reproducible_process(*, threads: int, deterministic: bool, matmul_precision:
     before = (
         torch.get_num_threads(),
         torch.get_default_dtype(),
+        torch.get_default_device(),
+        torch.backends.cudnn.benchmark,
         torch.get_deterministic_debug_mode(),
         os.environ.get(_COMPILER_IS_DETERMINISTIC),
         _memory.fill_uninitialized_memory,
         _Precision.now(),
         random_state(torch.device("cpu")),
     )
-    # cuBLAS reads this when it starts; without it, deterministic mode refuses matrix products on a GPU.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
         torch.set_num_threads(threads)
         torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)  # the CPU; "cpu" would delay each call of torch
+        torch.backends.cudnn.benchmark = False  # it would choose among algorithms by their speed
         _set_deterministic(2 if deterministic else 0)
         # Filling new memory only guards against reading uninitialised values; it costs time and changes no results.
         _memory.fill_uninitialized_memory = False
         _Precision.set(matmul_precision)
         yield
     finally:
-        n_threads, dtype, deterministic_mode, of_compiler, fill, precision, state = before
+        n_threads, dtype, device, benchmark, deterministic_mode, of_compiler, fill, precision, state = before
         torch.set_num_threads(n_threads)
         torch.set_default_dtype(dtype)
+        torch.set_default_device(None if device.type == "cpu" else device)
+        torch.backends.cudnn.benchmark = benchmark
         _set_deterministic(deterministic_mode)
         if of_compiler is None:
             del os.environ[_COMPILER_IS_DETERMINISTIC]

@@ -102,7 +102,8 @@ def _with_late_momentum(
     A parameter may get its first gradient later than others, as with layers that are left out at random. There, torch's
     other implementations of SGD begin with the gradient, and the fused one fails. With zero, it does the same.
     """
-    is_sparse = torch.optim.SGD._init_group(self, group, parameters, gradients, momenta)
+    init_group: Callable[..., Any] = torch.optim.SGD._init_group  # torch declares no types for it
+    is_sparse = init_group(self, group, parameters, gradients, momenta)
     if group["fused"] and any(momentum is not None for momentum in momenta):
         pairs = zip(parameters, momenta, strict=True)
         momenta[:] = [torch.zeros_like(of) if momentum is None else momentum for of, momentum in pairs]

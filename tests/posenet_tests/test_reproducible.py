@@ -1,6 +1,7 @@
 import io
 import os
 import random
+import runpy
 import subprocess
 import sys
 from typing import ClassVar
@@ -29,6 +30,8 @@ def process_settings():
     return {
         "threads": torch.get_num_threads(),
         "dtype": torch.get_default_dtype(),
+        "device": torch.get_default_device(),
+        "benchmark": torch.backends.cudnn.benchmark,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
         "fill": torch.utils.deterministic.fill_uninitialized_memory,
@@ -53,6 +56,8 @@ def _as_before():
     yield
     torch.set_num_threads(before["threads"])
     torch.set_default_dtype(before["dtype"])
+    torch.set_default_device(None)
+    torch.backends.cudnn.benchmark = before["benchmark"]
     torch.use_deterministic_algorithms(before["deterministic"], warn_only=before["warn_only"])
     torch.utils.deterministic.fill_uninitialized_memory = before["fill"]
     torch.set_float32_matmul_precision(before["matmul_precision"])
@@ -65,13 +70,15 @@ class TestReproducibleProcess:
     @pytest.mark.parametrize("deterministic", [True, False])
     @pytest.mark.parametrize("matmul_precision", ["highest", "high", "medium"])
     def test_gives_the_block_what_it_asks_for(self, deterministic, matmul_precision):
-        torch.set_default_dtype(torch.float64)
+        self.unusual_process(not deterministic, warn_only=False)
         with reproducible_process(threads=3, deterministic=deterministic, matmul_precision=matmul_precision):
             settings = process_settings()
         del settings["random"]
         assert settings == {
             "threads": 3,
             "dtype": torch.float32,
+            "device": CPU,
+            "benchmark": False,
             "deterministic": deterministic,
             "warn_only": False,
             "fill": False,
@@ -100,6 +107,8 @@ class TestReproducibleProcess:
         torch.set_float32_matmul_precision("medium")
         seed_process(5)
         draw()
+        torch.backends.cudnn.benchmark = True
+        torch.set_default_device("meta")
 
     @pytest.mark.parametrize(("deterministic", "warn_only"), [(False, False), (True, False), (True, True)])
     @pytest.mark.parametrize("fails", [False, True])
@@ -151,13 +160,13 @@ class TestReproducibleProcess:
             pytest.fail("the block was entered")
         assert process_settings() == before
 
-    def test_prepares_cublas_but_leaves_a_choice_of_the_user(self, monkeypatch):
+    def test_prepares_cublas_when_it_is_imported_but_leaves_a_choice_of_the_user(self, monkeypatch):
         for given, expected in ((None, ":4096:8"), (":16:8", ":16:8")):
             monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
             if given is not None:
                 monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", given)
-            with reproducible_process(threads=1, deterministic=True, matmul_precision="highest"):
-                assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == expected
+            runpy.run_path(str(ROOT / "posenet" / "reproducible.py"))
+            assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == expected
 
 
 class TestRandomState:
