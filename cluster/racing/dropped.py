@@ -71,7 +71,10 @@ def finalists(decisions: Sequence[DecisionFile]) -> set[str]:
 
 
 def for_longer(
-    decisions: Sequence[DecisionFile], stands_for: Mapping[str, str], num_epochs: Mapping[str, int]
+    decisions: Sequence[DecisionFile],
+    stands_for: Mapping[str, str],
+    num_epochs: Mapping[str, int],
+    planned: Collection[str] = (),
 ) -> list[DecisionFile]:
     """Returns the decisions with longer trainings listed next to the shorter ones that raced in their place.
 
@@ -79,6 +82,7 @@ def for_longer(
         decisions: The decisions.
         stands_for: The key of the next shorter training, by the key of the longer one.
         num_epochs: The epochs of longer trainings, by key, as far as they are known.
+        planned: The keys of shorter trainings next to which no longer one is listed, because they are shown themselves.
     """
     chains = {key: [key, *_shorter(key, stands_for)] for key in stands_for}
     if not chains:
@@ -90,7 +94,7 @@ def for_longer(
             known = next((decision.by_key[name] for name in names if name in decision.by_key), None)
             if known is None:
                 continue
-            if known.key != key:
+            if known.key != key and known.key not in planned:
                 epochs = num_epochs.get(key, known.num_epochs)
                 longer[known.key].append(replace(known, key=key, num_epochs=epochs))
             if not known.stays:

@@ -90,8 +90,8 @@ class Results:
         trained: With folds, the results of the trained combinations, one for each fold; None without folds.
         folder: The folder that they were read from, for what only some tables show; see `files`.
         dropped: Where a race dropped combinations, by their keys: the latest rung first, there the best first.
-        decisions: The decisions of the race in their order, also for longer trainings in the place of those that it
-            raced; empty without a race.
+        decisions: The decisions of the race in their order, for longer trainings in the place of those that it raced if
+            the latter are not planned any more; empty without a race.
         warnings: What is in the files but not valid, and therefore missing here, a sentence each.
     """
 
@@ -177,15 +177,19 @@ class Results:
             warnings=warnings,
         )
         found = found._over_folds(experiment.folds) if experiment.folds else found
-        return replace(found, decisions=found._for_longer(file))._after_race()
+        after_race = replace(found, decisions=found._for_longer(file, ()))._after_race()
+        return replace(after_race, decisions=found._for_longer(file, found.repetitions))
 
-    def _for_longer(self, file: ExperimentFile) -> list[DecisionFile]:
-        """Returns the decisions with longer trainings next to the shorter ones that raced in their place."""
+    def _for_longer(self, file: ExperimentFile, planned: Collection[str]) -> list[DecisionFile]:
+        """Returns the decisions with longer trainings next to the shorter ones that raced in their place.
+
+        With the latter's keys in `planned`, the longer ones are left out: they did not race.
+        """
         options = {combination.key: combination.options for combination in file.plan.combinations}
         of_all = file.configs.get("solver_config", {}).get("num_epochs")
         lengths = {key: options.get(self.trained_keys(key)[0], {}).get(_EPOCHS, of_all) for key in file.stands_for}
         known = {key: epochs for key, epochs in lengths.items() if isinstance(epochs, int)}
-        return for_longer(self.decisions, file.stands_for, known)
+        return for_longer(self.decisions, file.stands_for, known, planned)
 
     @property
     def files(self) -> ExperimentFolder:

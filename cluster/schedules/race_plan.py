@@ -50,28 +50,62 @@ class PlannedRung(NamedTuple):
 
 def planned_rungs(bracket: Bracket) -> list[PlannedRung]:
     """Returns the rungs of a bracket. Guests do not count, since other brackets train them."""
-    lengths = [entrant.num_epochs for entrant in bracket.entrants.values()]
     n_folds = len(next(iter(bracket.entrants.values())).trained) if bracket.entrants else 0
-    planned, size, before = list[PlannedRung](), len(bracket.entrants), 0.0
+    planned, size = list[PlannedRung](), len(bracket.entrants)
     for place, rung in enumerate(bracket.rungs):
-        reached = [rung.epoch(epochs) for epochs in lengths]
         is_last, is_decided = place == bracket.n_rungs - 1, place < bracket.place
         repetitions = bracket.n_planned if is_last else min(rung.n_repetitions, bracket.n_planned)
-        if is_decided:
-            # A longer training that took the place of a shorter one was decided at the rungs of the latter.
-            there = bracket.decisions[place].by_key
-            reached = [there[name].epoch for key in bracket.entrants if (name := bracket.listed(key, place)) in there]
-            size = len(reached)
-        elif place == bracket.place:
-            size = len(bracket.own_competing)
+        ends = _ends(bracket, place)
+        if is_decided:  # it was made with the shorter trainings alone
+            ends = {key: epoch for key, epoch in ends.items() if _shorter(bracket, key, place) not in ends}
+        if place <= bracket.place:
+            size = len(ends)
         elif size:
             size = min(size, bracket.race.n_best(size + len(bracket.guests)))
-        of_one = n_folds * repetitions * sum(reached) / max(1, len(reached))
-        n_trials, n_epochs = size * repetitions * n_folds, round(size * (of_one - before))
-        epochs = min(reached, default=0), max(reached, default=0)
-        planned.append(PlannedRung(epochs, size, repetitions, n_trials, n_epochs, is_decided))
-        before = of_one
+        starts = _starts(bracket, place, ends)
+        of_all = sum(
+            repetitions * epoch - min(repetitions, starts[key].n_repetitions) * starts[key].epoch
+            for key, epoch in ends.items()
+        )
+        n_epochs = round(n_folds * of_all * size / max(1, len(ends)))
+        epochs = min(ends.values(), default=0), max(ends.values(), default=0)
+        planned.append(PlannedRung(epochs, size, repetitions, size * repetitions * n_folds, n_epochs, is_decided))
     return planned
+
+
+def _ends(bracket: Bracket, place: int) -> dict[str, int]:
+    """Returns the epoch of a rung for each entrant, by key; of rungs to come, for each that is still in the race."""
+    if place >= bracket.place:
+        rung = bracket.rungs[place]
+        return {key: rung.epoch(entrant.num_epochs) for key, entrant in bracket.own_competing.items()}
+    # A longer training that took the place of a shorter one was decided at the rungs of the latter.
+    there = bracket.decisions[place].by_key
+    return {key: there[name].epoch for key in bracket.entrants if (name := bracket.listed(key, place)) in there}
+
+
+def _shorter(bracket: Bracket, key: str, place: int) -> str | None:
+    """Returns the key of the shorter training in whose place an entrant stands, if it is planned too."""
+    name = bracket.listed(key, min(place, bracket.place - 1)) if bracket.place else key
+    return name if name != key and name in bracket.entrants else None
+
+
+class _Start(NamedTuple):
+    """The epoch from which the trials of an entrant count for a rung; that of later repetitions is 0."""
+
+    epoch: int
+    n_repetitions: int
+
+
+def _starts(bracket: Bracket, place: int, ends: Mapping[str, int]) -> dict[str, _Start]:
+    """Returns where the entrants that train to a rung start, by key; `ends` has the epoch of the rung for each."""
+    before = _ends(bracket, place - 1) if place else {}
+    n_before = min(bracket.rungs[place - 1].n_repetitions, bracket.n_planned) if place else 0
+    starts = {}
+    for key in ends:
+        start = _Start(before.get(key, 0), n_before)
+        shorter = _shorter(bracket, key, place)
+        starts[key] = start if shorter not in ends else _Start(ends[shorter], bracket.n_of_finalists)
+    return starts
 
 
 def planned_to_confirm(bracket: Bracket) -> PlannedRung:
@@ -110,17 +144,14 @@ def n_epochs_left(brackets: Sequence[Bracket], trained: Mapping[str, int], *, n_
     for bracket in brackets:
         n += sum(rung.n_epochs for rung in planned_rungs(bracket) if not rung.is_decided)
         n += planned_to_confirm(bracket).n_epochs
-        before = bracket.rungs[bracket.place - 1] if bracket.place else None
+        starts = _starts(bracket, bracket.place, _ends(bracket, bracket.place))
         for key, entrant in bracket.own_competing.items():
-            reached = 0 if before is None else before.epoch(entrant.num_epochs)
-            name = key if before is None else bracket.listed(key, bracket.place - 1)
-            if name != key:
-                reached = bracket.decisions[-1].by_key[name].epoch
+            is_longer = bracket.place and bracket.listed(key, bracket.place - 1) != key
             for repetition in range(bracket.n_of_finalists):
-                counted = reached if repetition < bracket.n_planned else 0
+                counted = starts[key].epoch if repetition < starts[key].n_repetitions else 0
                 done = [trained.get(f"{one.key}/{repetition}", 0) for one in entrant.trained]
                 # A longer training has not reached the rung itself: without a kept state it starts from the beginning.
-                n -= sum(max(0, epochs - counted) if name == key else epochs - counted for epochs in done)
+                n -= sum(epochs - counted if is_longer else max(0, epochs - counted) for epochs in done)
     return max(0, n)
 
 
@@ -136,8 +167,11 @@ def race_texts(brackets: Sequence[Bracket], ended: AbstractSet[str]) -> list[str
         if not bracket.entrants:  # none of its combinations is planned any more
             continue
         rungs = planned_rungs(bracket)
-        of_one = sum(entrant.num_epochs * len(entrant.trained) for entrant in bracket.entrants.values())
-        in_grid = bracket.n_planned * of_one
+        lengths = {key: entrant.num_epochs for key, entrant in bracket.entrants.items()}
+        # A longer training continues a shorter one that is planned too.
+        continued = [shorter for key in lengths if (shorter := _shorter(bracket, key, 0)) is not None]
+        of_one = sum(lengths.values()) - sum(lengths[shorter] for shorter in continued)
+        in_grid = bracket.n_planned * of_one * len(next(iter(bracket.entrants.values())).trained)
         in_race = sum(rung.n_epochs for rung in rungs)
         cost = f"{in_race:,} of {in_grid:,} epochs ({100 * in_race / max(1, in_grid):.1f} %)"
         about = "" if bracket.is_decided else "about "

@@ -8,7 +8,7 @@ from torch.optim import lr_scheduler
 
 from cluster.planning.config import ConfigError
 from cluster.racing.successive_halving import SuccessiveHalving
-from cluster.schedules.race_plan import race_texts, standing_text
+from cluster.schedules.race_plan import n_epochs_left, planned_rungs, race_texts, standing_text
 from cluster.searching.search import Search
 from tests.cluster_tests.schedules.simulated_race import DATA, SimulatedRace, entrants
 from tests.cluster_tests.small_experiment import LR
@@ -175,6 +175,33 @@ def test_the_plan_shows_rungs_and_their_cost_relative_to_the_grid(small_experime
         ["3", "30", "3", "2", "6", "120"],
     ]
     assert "race of 6 combinations on small_val: about 198 of 360 epochs (55.0 %)" in text
+
+
+@pytest.mark.parametrize("n_folds", [1, 2])
+@pytest.mark.parametrize("lengths", [27, [40, 4, 12]])
+def test_a_race_costs_the_epochs_that_it_trains_also_if_combinations_differ_in_them(tmp_path, lengths, n_folds):
+    rule = SuccessiveHalving(reduction_factor=3, first_repetitions=1)
+    race = SimulatedRace(tmp_path / "race", {DATA: entrants(12, lengths, n_folds)}, rule=rule)
+    n_in_vain = race.run(3).n_epochs_in_vain()
+    n_trained = sum(end - begin for _, begin, end in race.trained)
+    assert sum(rung.n_epochs for rung in planned_rungs(race.brackets()[0])) == n_trained - n_in_vain
+    assert n_epochs_left(race.brackets(), race.epochs) == 0
+
+
+def test_longer_trainings_of_a_race_do_not_change_what_its_rungs_cost(tmp_path):
+    race = SimulatedRace(tmp_path / "race", {DATA: entrants(12)})
+    race.run()
+    rungs = planned_rungs(race.brackets()[0])
+    race.planned = {DATA: entrants(12) | entrants(12, 81)}
+    (bracket,) = race.brackets()
+    *decided, last = planned_rungs(bracket)
+    assert decided == rungs[:-1]
+    n_finalists = rungs[-1].n_combinations
+    assert last.n_epochs - rungs[-1].n_epochs == 2 * n_finalists * (81 - 27)
+    n_in_race, n_in_grid = sum(rung.n_epochs for rung in (*decided, last)), 2 * 12 * 81
+    assert race_texts([bracket], set())[0].startswith(
+        f"race of 24 combinations on val: {n_in_race:,} of {n_in_grid:,} epochs"
+    )
 
 
 def test_the_plan_leaves_out_brackets_of_which_nothing_is_planned_any_more(tmp_path):
