@@ -47,7 +47,7 @@ from cluster.storage.trial_file import STATUSES
 from cluster.training import Training
 from cluster.trial.rehearsal import rehearse
 from data_pipeline.user_error import UserError, did_you_mean, first_line
-from data_pipeline.words import say, value_text
+from data_pipeline.words import count, say, value_text
 
 INTERRUPTED_CODE = 130
 PREEMPTED_CODE = 75
@@ -407,6 +407,11 @@ class Experiment:
             rest = complete if waits is None else f"; the {waits} waits for them"
             text = f"{counts} of {len(trials)} trials{rest}. This shows an error with its traceback:"
             raise TrialsFailedError(f"{text}\n  {self._log_command([*table.failures, *others][0])}", table)
+        if table.n_not_proposed:
+            raise SearchError(
+                f"the search still has to propose {count(table.n_not_proposed, 'combination')}, but does not find the "
+                "results of all trials, which have ended; were files removed? Run the script again"
+            )
 
     def _log_command(self, trial: Mapping[str, Any]) -> str:
         results = str(self.config.storage_path)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from cluster.planning.identity import canonical_json, digest
 from cluster.planning.inputs import Inputs, SetKey
 from cluster.planning.plan import Combination
-from cluster.planning.search_space import SearchSpace
+from cluster.planning.search_space import RowIndices, SearchSpace
 from cluster.racing.decision_file import Competitor, DecisionFile
 from cluster.racing.successive_halving import Race, Rung, SuccessiveHalving
 from cluster.results.folds import key_of_folds, mean_over_frames
@@ -197,6 +197,15 @@ class Bracket:
         )
 
 
+def n_val_frames(folds: Sequence[RowIndices], space: SearchSpace, inputs: Inputs) -> list[int]:
+    """Returns the number of validation frames of each fold of a combination; 1 without folds, where it is no weight."""
+    if not space.folds:
+        return [1]
+    keys = ("val_set", "val_set_size")
+    sets = [[space.value(f"experiment_config.{key}", rows) for key in keys] for rows in folds]
+    return [len(inputs.sets[SetKey(name, size, use_preset=True)]) for name, size in sets]
+
+
 def entrants_of(
     combinations: Sequence[Combination], space: SearchSpace, inputs: Inputs
 ) -> dict[Data, dict[str, Entrant]]:
@@ -217,11 +226,10 @@ def entrants_of(
     for group, trained in groups.items():
         rows = trained[0].row_indices
         name, size = (space.value(f"experiment_config.{key}", rows) for key in ("val_set", "val_set_size"))
-        key, n_frames = trained[0].key, [1]
+        key = trained[0].key
         if fold_axis is not None:
-            sets = [space.value("experiment_config.val_set", one.row_indices) for one in trained]
-            n_frames = [len(inputs.sets[SetKey(one, size, use_preset=True)]) for one in sets]
             key, name = key_of_folds([one.key for one in trained]), str(group[0])
+        n_frames = n_val_frames([one.row_indices for one in trained], space, inputs)
         epochs = int(space.value("solver_config.num_epochs", rows))
         found.setdefault(Data(name, size), {})[key] = Entrant(key, epochs, trained, n_frames)
     return found

@@ -102,9 +102,10 @@ def _starts(bracket: Bracket, place: int, ends: Mapping[str, int]) -> dict[str, 
     n_before = min(bracket.rungs[place - 1].n_repetitions, bracket.n_planned) if place else 0
     starts = {}
     for key in ends:
-        start = _Start(before.get(key, 0), n_before)
+        starts[key] = _Start(before.get(key, 0), n_before)
         shorter = _shorter(bracket, key, place)
-        starts[key] = start if shorter not in ends else _Start(ends[shorter], bracket.n_of_finalists)
+        if shorter is not None and shorter in ends:
+            starts[key] = _Start(ends[shorter], bracket.n_of_finalists)
     return starts
 
 
@@ -314,9 +315,9 @@ def race_warnings(brackets: Sequence[Bracket], space: SearchSpace, inputs: Input
                 f"the race on {bracket.data.name} continues with the rule of its first decision, {kept}; the new rule "
                 "applies only to combinations that are added later"
             )
-    warnings = list(dict.fromkeys(warnings))  # each round of a search may have the same one
-    decided = any(bracket.decisions for bracket in brackets)
-    return warnings if decided else [*warnings, *_sizes(brackets, space, inputs), *_warm_ups(brackets, space)]
+    undecided = [bracket for bracket in brackets if not bracket.decisions]
+    warnings += [*_sizes(undecided, space, inputs), *_warm_ups(undecided, space)]
+    return list(dict.fromkeys(warnings))  # each round of a search may have the same one
 
 
 def _sizes(brackets: Sequence[Bracket], space: SearchSpace, inputs: Inputs) -> list[str]:
@@ -325,7 +326,7 @@ def _sizes(brackets: Sequence[Bracket], space: SearchSpace, inputs: Inputs) -> l
         return []
     warnings = []
     for bracket in brackets:
-        rows = [entrant.trained[0].row_indices for entrant in bracket.entrants.values()]
+        rows = [entrant.trained[0].row_indices for entrant in bracket.competing.values()]
         keys = {SetKey(*(space.value(path, row) for path in (_SET, _SIZE, _PRESET))) for row in rows}
         sizes = sorted(len(inputs.sets[key]) for key in keys)
         if sizes[-1] > _SIMILAR * sizes[0]:

@@ -144,14 +144,22 @@ class RaceSchedule:
         """Yields the mean error of each combination, mm: of finalists at the end, of others at the last rung reached.
 
         The error is None if a repetition diverged.
+
+        Raises:
+            StorageError: If the records of a finished trial were removed or damaged.
         """
         for bracket in self.brackets:
             last = {c.key: c.mean_mm for decision in bracket.decisions for c in decision.combinations}
             competing = bracket.own_competing
             for key, entrant in bracket.entrants.items():
                 if key in competing:
-                    values = _known(self._values(entrant, bracket.rungs[-1]))
-                    mean = math.fsum(values) / len(values)
+                    values = self._values(entrant, bracket.rungs[-1])
+                    if None in values:
+                        lost = (i for r in range(len(values)) for i in _ids(entrant, r))
+                        raise self._without_records(
+                            next(i for i in lost if self._errors.at(i, entrant.num_epochs) is None)
+                        )
+                    mean = math.fsum(_known(values)) / len(values)
                 else:
                     mean = last[key]
                 yield entrant, mean if math.isfinite(mean) else None
@@ -246,19 +254,23 @@ class RaceSchedule:
                 epoch = present.rung.epoch(entrant.num_epochs)
                 for trial_id in _ids(entrant, repetition):
                     if self._errors.at(trial_id, epoch) is None:
-                        if trial_id in self._over and not is_last:
-                            raise StorageError(
-                                f"{self._folder.storage.location}: the records of the finished trial {trial_id} were "
-                                "removed or damaged, but the race needs them. Restore them from a copy, or remove the "
-                                "trial's folder; the next run then trains it again"
-                            )
-                        present.missing[trial_id] = epoch
+                        if trial_id not in self._over:
+                            present.missing[trial_id] = epoch
+                        elif not is_last:  # at the last rung only a search needs them
+                            raise self._without_records(trial_id)
                     if key in present.own:
                         self._targets[trial_id] = None if is_last else epoch
                         self._waiting.append(Step(self._trials[trial_id], self._targets[trial_id]))
         for key in present.competing:
             self._rank(present, key)
         return present
+
+    def _without_records(self, trial_id: str) -> StorageError:
+        return StorageError(
+            f"{self._folder.storage.location}: the records of the finished trial {trial_id} were removed or damaged, "
+            "but the race needs them. Restore them from a copy, or remove the trial's folder; the next run then trains "
+            "it again"
+        )
 
     def _rank(self, present: _Present, key: str) -> None:
         """Ranks a combination among those at the rung once all its repetitions have reached it."""

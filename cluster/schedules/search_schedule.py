@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -12,6 +12,8 @@ from cluster.planning.config import ConfigError, ExperimentConfig, Problem
 from cluster.planning.inputs import Inputs
 from cluster.planning.plan import Plan, make_plan
 from cluster.planning.search_space import RowIndices, SearchSpace
+from cluster.results.folds import mean_over_frames
+from cluster.schedules.brackets import n_val_frames
 from cluster.schedules.schedule import GridSchedule, Step
 from cluster.searching.dimensions import fits
 from cluster.searching.rounds import NEW_SEARCH, Round, SearchError, read_round, require_same, write_round
@@ -105,7 +107,6 @@ class Searching:
         self.rounds: list[Round] = []
         """The rounds on disk, and possibly a last one that has not been written yet."""
         self._is_new = False
-        self._untrainable: dict[RowIndices, Problem] = {}  # what was not proposed, with what is wrong with it
 
     def plan(self, corners: Plan) -> Plan:
         """Reads the rounds on disk and returns their plan; if there are none, proposes the first one.
@@ -119,8 +120,22 @@ class Searching:
         """
         self.rounds.clear()
         plan = self._read() or self._propose([])
-        warnings = list(dict.fromkeys([*corners.warnings, *plan.warnings]))  # `corners` may be this plan
+        # `corners` may be this plan.
+        warnings = list(dict.fromkeys([*corners.warnings, *plan.warnings, *self._points_without_place()]))
         return replace(plan, warnings=warnings, sources=corners.sources, search=self.search)
+
+    def _points_without_place(self) -> list[str]:
+        """Returns a warning about points that were added when all or nearly all combinations had been proposed."""
+        proposed = self._proposals
+        n_new = sum(point not in proposed for point in self.proposing.points)
+        n_too_many = n_new - (self.search.n_combinations - len(proposed))
+        if n_too_many <= 0 or not self.rounds:
+            return []
+        return [
+            f"the search will not try {count(n_too_many, 'point')} of add_point, since {len(proposed):,} of "
+            f"{self.search.n_combinations:,} combinations were proposed before; raise n_combinations to "
+            f"{self.search.n_combinations + n_too_many}"
+        ]
 
     @property
     def is_complete(self) -> bool:
@@ -161,6 +176,10 @@ class Searching:
         return [proposal for of in self.rounds for proposal in of.proposals]
 
     @property
+    def _passed_over(self) -> list[RowIndices]:
+        return [choices for of in self.rounds for choices in of.passed_over]
+
+    @property
     def _keys(self) -> list[Sequence[str]]:
         """The keys of each proposal: one key, or one for each fold."""
         keys = [key for of in self.rounds for key in of.keys]
@@ -168,9 +187,15 @@ class Searching:
         return [keys[i : i + n] for i in range(0, len(keys), n)]
 
     def _result(self, keys: Sequence[str], values_mm: Mapping[str, float | None]) -> float | None:
-        values = [values_mm[f"{key}/{repetition}"] for key in keys for repetition in range(self.config.n_repetitions)]
-        finite = [value for value in values if value is not None]
-        return math.fsum(finite) / len(finite) if len(finite) == len(values) else None
+        """Returns the mean error of a proposal, given the keys that were trained for it; None if one diverged."""
+        n_frames = n_val_frames(self.space.trained(self._proposals[0]), self.space, self.inputs)
+        means = []
+        for repetition in range(self.config.n_repetitions):
+            of_folds = [value for key in keys if (value := values_mm[f"{key}/{repetition}"]) is not None]
+            if len(of_folds) < len(keys):
+                return None
+            means.append(mean_over_frames(of_folds, n_frames))
+        return math.fsum(means) / len(means)
 
     def _plan(self, chosen: Sequence[RowIndices]) -> Plan:
         return make_plan(
@@ -188,44 +213,50 @@ class Searching:
     def _propose(self, results_mm: Sequence[float | None]) -> Plan:
         """Adds a round that follows from the results of all earlier proposals; returns its plan."""
         number, empty = len(self.rounds), self._round(results_mm)
-        proposals, plan = self._trainable(number, empty, self._proposals)
-        self.rounds.append(replace(empty, proposals=proposals, keys=[c.key for c in plan.combinations]))
+        of_round, plan = self._trainable(number, empty, self._proposals)
+        self.rounds.append(replace(of_round, keys=[c.key for c in plan.combinations]))
         self._is_new = True
         return plan
 
-    def _trainable(self, number: int, start: Round, earlier: Sequence[RowIndices]) -> tuple[list[RowIndices], Plan]:
-        """Returns all proposals of a round that `start` begins, and the plan of the new ones.
+    def _trainable(self, number: int, start: Round, earlier: Sequence[RowIndices]) -> tuple[Round, Plan]:
+        """Returns the round that `start` begins with all proposals, and the plan of the new ones.
 
-        The plan has a warning if combinations were passed over.
+        The plan has a warning if combinations were passed over. These are in the round, because a class that refused
+        them may have changed when the search continues.
 
         Raises:
             ConfigError: If a point cannot be trained, or hardly any combination.
         """
-        size = self.search.size(number)
-        proposals, passed_over = start.more(self.proposing, earlier, size), list[Problem]()
+        size, known, new = self.search.size(number), set(self._passed_over), dict[RowIndices, Problem]()
+        proposals = start.more(self._proposing_without(known), earlier, size)
         try:
             plan = self._plan_of(proposals[len(start.proposals) :])
         except ConfigError:
-            n_before, most = len(self._untrainable), _MOST_PASSED_OVER * (len(earlier) + size)
+            most = _MOST_PASSED_OVER * (len(earlier) + size)
 
             def accepts(proposal: RowIndices) -> bool:
-                if proposal not in self._untrainable and (problems := self._problems(proposal)):
-                    self._untrainable[proposal] = problems[0]
-                    if len(self._untrainable) > most:
+                if proposal in known or proposal in new:
+                    return False
+                if problems := self._problems(proposal):
+                    new[proposal] = problems[0]
+                    if len(known) + len(new) > most:
                         raise _untrainable(number, problems) from None
-                return proposal not in self._untrainable
+                return not problems
 
             proposals = start.more(replace(self.proposing, accepts=accepts), earlier, size)
-            passed_over = list(self._untrainable.values())[n_before:]
             try:
                 plan = self._plan_of(proposals[len(start.proposals) :])
             except ConfigError as error:
                 raise _untrainable(number, error.problems) from error
-        if not passed_over:
-            return proposals, replace(plan, warnings=[])
-        n = count(len(passed_over), "combination")
-        text = f"round {number} of the search passes over {n} that cannot be trained; for example, {passed_over[0]}"
-        return proposals, replace(plan, warnings=[text])
+        of_round = replace(start, proposals=proposals, passed_over=[*start.passed_over, *new])
+        if not new:
+            return of_round, replace(plan, warnings=[])
+        n, example = count(len(new), "combination"), next(iter(new.values()))
+        text = f"round {number} of the search passes over {n} that cannot be trained; for example, {example}"
+        return of_round, replace(plan, warnings=[text])
+
+    def _proposing_without(self, passed_over: Set[RowIndices]) -> Proposing:
+        return replace(self.proposing, accepts=lambda proposal: proposal not in passed_over)
 
     def _problems(self, proposal: RowIndices) -> Sequence[Problem]:
         try:
@@ -281,16 +312,14 @@ class Searching:
         last, number = self.rounds[-1], len(self.rounds) - 1
         earlier = self._proposals[: -len(last.proposals)]
         if last.versions == self._round([]).versions:
-            again = replace(last, proposals=[]).more(self.proposing, earlier, len(last.proposals))
+            proposing = self._proposing_without(set(self._passed_over))
+            again = replace(last, proposals=[]).more(proposing, earlier, len(last.proposals))
             if again != last.proposals:
-                again, _ = self._trainable(number, replace(last, proposals=[]), earlier)
-            if again[: len(last.proposals)] != last.proposals:
                 raise SearchError.broken(self.folder.storage, number, "its proposals do not follow from its results")
         self._is_new = len(last.proposals) < self.search.size(number)
         if not self._is_new:
             return []
-        proposals, plan = self._trainable(number, last, earlier)
-        self.rounds[-1] = replace(last, proposals=proposals)
+        self.rounds[-1], plan = self._trainable(number, last, earlier)
         return plan.warnings
 
 

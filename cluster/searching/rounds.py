@@ -46,6 +46,7 @@ class Round:
         versions: The versions of the packages that the proposals depend on, by name.
         proposals: The combinations that this round proposes.
         keys: The keys of the combinations that are trained for it; with folds, each proposal has several.
+        passed_over: What the sampler chose first, but could not be trained.
     """
 
     sampler: str
@@ -57,6 +58,7 @@ class Round:
     versions: Mapping[str, str]
     proposals: Sequence[tuple[Choice, ...]]
     keys: Sequence[str]
+    passed_over: Sequence[tuple[Choice, ...]] = ()
 
     def more(self, proposing: Proposing, earlier: Sequence[Choices], n: int) -> list[Choices]:
         """Returns `n` proposals: those that the round has, and then new ones.

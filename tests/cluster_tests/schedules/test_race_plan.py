@@ -115,6 +115,13 @@ class TestAWarning:
         same = {"experiment_config.train_set": ["small_train", "two_train"], **LRS}
         assert not any("compares training sets" in text for text in warnings_of({}, same))
 
+    def test_also_looks_at_the_training_sets_of_combinations_that_are_added_to_a_decided_race(self, small_experiment):
+        changes = {**RACE, "solver_config.num_epochs": 8}
+        small_experiment.run(changes, LRS)
+        sets = {"experiment_config.train_set": ["small_val", "small_train"], **LRS}
+        warnings = small_experiment.experiment({**changes, "experiment_config.train_set": "small_val"}, sets).plan()
+        assert any("compares training sets of 20 to 40 frames" in text for text in warnings.warnings)
+
     def test_says_that_all_combinations_are_finalists(self, warnings_of):
         (warning,) = warnings_of({}, {LR: [1e-3, 1e-2]})
         assert warning == "the race drops only combinations that diverge: it has 2 combinations, and min_finalists is 3"

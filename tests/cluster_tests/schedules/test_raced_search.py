@@ -11,6 +11,7 @@ from cluster.experiment import Experiment
 from cluster.racing.successive_halving import SuccessiveHalving
 from cluster.searching.search import Search
 from cluster.storage.file_names import FileNames
+from cluster.storage.filesystem import StorageError
 from cluster.storage.records import to_parquet
 from cluster.storage.trial_file import TrialFile
 from cluster.trial.trainable import TrialReport
@@ -147,6 +148,18 @@ def test_proposals_and_decisions_do_not_depend_on_workers_kills_or_extensions(se
     assert decided(search("killed", 18, Workers(2))) == one
     search("extended", 12)
     assert decided(search("extended", 18)) == one
+
+
+def test_does_not_continue_without_the_records_of_a_finalist(search):
+    folder = search("one", 6)
+    trials = {path.parent: json.loads(path.read_text()) for path in (folder / "trials").rglob("trial.json")}
+    finished = next(path for path, trial in trials.items() if trial["status"] == "finished")
+    (finished / FileNames.RECORDS).unlink()
+    for _ in range(2):
+        with pytest.raises(StorageError, match=f"records of the finished trial {finished.parent.name}/.*remove the t"):
+            search("one", 12)
+    shutil.rmtree(finished)
+    assert len(list((search("one", 12) / "search").iterdir())) == 2
 
 
 @pytest.mark.parametrize("parts", [["search"], ["race"], ["search", "race"]])

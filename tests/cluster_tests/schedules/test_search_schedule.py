@@ -15,7 +15,7 @@ from cluster.searching.rounds import SearchError
 from cluster.searching.search import Search
 from cluster.storage.trial_file import TrialFile
 from cluster.trial.trainable import TrialReport
-from posenet.models import CorrectorTransformer
+from posenet.models import CorrectorMLP, CorrectorTransformer
 from tests.cluster_tests.small_experiment import LR, SmallExperiment
 from tests.cluster_tests.test_longer_training import numbers_of
 
@@ -124,6 +124,17 @@ TRANSFORMER = {
 """Its width must be a multiple of the number of its heads."""
 
 
+class OfEvenWidth(CorrectorMLP):
+    """A model of the user's, which does not take odd widths until it is corrected."""
+
+    is_corrected = False
+
+    def __init__(self, skeleton, *, dim):
+        if dim % 2 and not self.is_corrected:
+            raise ValueError("the width is odd")
+        super().__init__(skeleton, hidden_dims=[dim])
+
+
 class TestASearch:
     def test_proposes_the_same_with_any_number_of_workers_in_any_order(self, search):
         one = search("one", 30)
@@ -155,6 +166,16 @@ class TestASearch:
         search("extended", 9, sampler=sampler, model=TRANSFORMER)
         search("extended", 15, Workers(n=3, seed=1), sampler=sampler, model=TRANSFORMER)
         assert files_of(search("extended", 20, sampler=sampler, model=TRANSFORMER)) == files_of(at_once)
+
+    @pytest.mark.parametrize("n_before", [9, 12])
+    def test_continues_when_what_it_passed_over_could_be_trained(self, search, monkeypatch, n_before):
+        model = {"base_hyperparams.model": OfEvenWidth, "base_hyperparams.model_args": {"dim": 4}}
+        before = proposals_of(search("x", n_before, sampler="sobol", model=model))
+        assert all(width % 2 == 0 for width, *_ in before)
+        monkeypatch.setattr(OfEvenWidth, "is_corrected", True)
+        after = proposals_of(search("x", 20, sampler="sobol", model=model))
+        assert after[:n_before] == before
+        assert any(width % 2 for width, *_ in after[n_before:])
 
     def test_of_which_most_cannot_be_trained_does_not_end_early_and_names_each_only_once(self, search, capsys):
         arguments = {**TRANSFORMER["base_hyperparams.model_args"], "n_heads": 4}
@@ -369,6 +390,14 @@ class TestAPlan:
         for lr in (5e-3, 5e-2, 5e-2):
             experiment.add_point({LR: lr})
         assert "the base and the points are 3 combinations, but n_combinations is 2, so some" in problems_of(experiment)
+
+    def test_of_points_that_have_no_place_any_more_says_how_many_combinations_they_need(self, search, capsys):
+        search("points", 12)
+        points = [{LR: 0.002}, {LR: 0.003}]
+        search("points", 13, points=points)
+        assert "warning: the search will not try 1 point of add_point, since 12 of 13 " in capsys.readouterr().err
+        proposed = proposals_of(search("points", 14, points=points))
+        assert proposed[12:] == [(0.002, 0.0), (0.003, 0.0)]
 
     def test_of_which_a_point_cannot_be_trained_is_refused(self, small_experiment):
         experiment = small_experiment.experiment({**TRANSFORMER, "experiment_config.search": Search("sobol", 8)})
