@@ -11,6 +11,7 @@ from cluster.racing.decision_file import DecisionFile
 from cluster.racing.dropped import of_plan
 from cluster.reports.tables.captions import SPLITS, folds_of, in_race, n_folds
 from cluster.reports.tables.summary import mean_and_std
+from cluster.results.choice.race_course import RaceCourse, race_courses
 from cluster.results.experiment_description import where_options_apply
 from cluster.results.names import option_texts, short_names
 from cluster.results.results import Results
@@ -22,7 +23,6 @@ from data_pipeline.words import count, first_of, listed
 
 _MAX_VALUES = 8
 _MAX_DATA = 12
-_GOES_ON = ("failed", "interrupted", "pending")
 _EPOCHS = "solver_config.num_epochs"
 
 
@@ -129,14 +129,18 @@ def _raced(results: Results, experiment: ExperimentFile) -> Iterator[str]:
     n = len(results.ranked)
     several = len(by_data) > 1
     race_has, race_takes = ("The races have", "the races take") if several else ("The race has", "the race takes")
-    is_open = any(trial["status"] in _GOES_ON for row in results.ranked for trial in results.repetitions[row["key"]])
-    if is_open or results.n_not_proposed:
+    courses = race_courses(results, {})
+    n_completed = sum(len(course.completed) for course in courses)
+    if results.is_open or results.n_not_proposed:
         yield f"{race_has} not ended yet."
-    elif not results.dropped:
+    elif not results.dropped and not n_completed:
         yield f"{race_has} dropped none of them."
     else:
         were = f"{count(n, 'combination')} {'was' if n == 1 else 'were'}" if n else "No combination was"
-        yield f"{were} trained to the end{_cost(results, experiment, race_takes)}."
+        n_diverged = sum(not results.is_complete(row) for row in results.ranked)
+        but = f", except that {n_diverged:,} diverged in some repetitions" if n_diverged else ""
+        also = f", {n_completed:,} of them without the race, which had dropped them" if n_completed else ""
+        yield f"{were} trained to the end{but}{also}{_cost(results, courses, race_takes)}."
 
 
 def _rungs(decisions: Sequence[DecisionFile]) -> str:
@@ -172,18 +176,16 @@ def _added(decisions: Sequence[DecisionFile], n_groups: int) -> Iterator[str]:
         yield f"{n:,} more raced later{groups}{with_guests}"
 
 
-def _cost(part: Results, experiment: ExperimentFile, race_takes: str) -> str:
-    """Returns the epochs of the race relative to those of the grid, for the end of a sentence; empty if unknown.
+def _cost(results: Results, courses: Sequence[RaceCourse], race_takes: str) -> str:
+    """Returns the epochs of the races relative to those of the grid, for the end of a sentence.
 
-    Epochs that trials were trained beyond their rung, or for an earlier plan, do not count.
+    It is empty if not all combinations raced. Epochs that trials were trained beyond their rung, or for an earlier
+    plan, do not count.
     """
-    epochs = {row["key"]: _epochs_of(row, experiment) for row in part.summary}
-    known = {key: n for key, n in epochs.items() if n is not None}
-    if len(known) < len(epochs):
+    raced = {key for course in courses for key in course.last}
+    if not raced.issuperset(results.repetitions):
         return ""
-    raced = sum(at.epoch * at.repetitions for at in part.dropped.values())
-    raced += sum(known[row["key"]] * part.n_repetitions for row in part.ranked)
-    share = raced / (sum(known.values()) * part.n_repetitions)
+    share = sum(course.n_epochs for course in courses) / sum(course.n_epochs_of_grid for course in courses)
     return f"; {race_takes} {100 * share:.0f} % of the epochs that training all of them takes" if share <= 1 else ""
 
 

@@ -226,6 +226,12 @@ class Results:
         """Returns whether all planned repetitions of a row of `summary` have finished, also those that confirm it."""
         return bool(row["n"] >= self.n_counted and row[self.chosen_by.n] >= self.n_repetitions)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether trials of combinations that no race has dropped still have to be trained."""
+        rows = (trial for row in self.ranked for trial in self.repetitions[row["key"]])
+        return any(trial["status"] in _GOES_ON for trial in rows)
+
     @cached_property
     def ranked(self) -> list[Row]:
         """The rows of `summary` without those of combinations that a race dropped: only these can be compared."""

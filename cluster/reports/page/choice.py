@@ -20,6 +20,7 @@ from cluster.results.choice.seeds import MAX_REPETITIONS, repetitions_to_separat
 from cluster.results.results import Results
 from cluster.results.rows import CONFIRMS, Row, SummaryColumns, column
 from cluster.results.statistics import MIN_REPETITIONS, Array
+from cluster.storage.trial_file import FINAL
 from data_pipeline.words import count
 
 _MIN_COMBINATIONS = 6
@@ -50,7 +51,7 @@ def choice(data: PageData) -> Iterator[Markup]:
     with_test = _complete(data, complete, "test") if data.table.split == "test" else []
     if len(with_test) >= (_MIN_FINALISTS if data.table.decisions else _MIN_COMBINATIONS):
         yield section_of(data, "ranks", "Validation and test", *_ranks(data, with_test))
-    rows = complete + (data.table.not_ranked if _is_search(data) else [])
+    rows = _ended(data) if _is_search(data) else complete
     epochs = np.array([_epochs(data, row) for row in rows])
     if len(rows) < _MIN_COMBINATIONS or not np.isfinite(epochs).all() or not epochs.any():
         return
@@ -70,10 +71,18 @@ def _complete(data: PageData, rows: list[Row], split: str) -> list[Row]:
     ]
 
 
+def _ended(data: PageData) -> list[Row]:
+    """Returns the combinations that a race has dropped, and those whose trials have all finished or diverged."""
+    table = data.table
+    statuses = {key: {trial["status"] for trial in trials} for key, trials in table.repetitions.items()}
+    return [row for row in table.summary if row["key"] in table.dropped or statuses[row["key"]] <= set(FINAL)]
+
+
 def _combinations(data: PageData, rows: list[Row]) -> str:
     limited = ""
     if len(rows) < len(data.table.summary):
-        limited = " that were trained to the end" if data.table.dropped else " that finished all repetitions"
+        is_race = data.table.dropped and len(rows) == len(data.table.ranked)
+        limited = " that were trained to the end" if is_race else " that finished all repetitions"
     return f"{count(len(rows), 'combination')}{limited}"
 
 
@@ -223,12 +232,18 @@ def _correlation(found: ValidationAndTest, of: str) -> str:
 def _epochs(data: PageData, row: Row) -> float:
     """Returns the epochs of a combination, summed over its repetitions and folds; NaN if they are not known.
 
-    A combination that a race dropped has not begun all of its repetitions. Fresh repetitions found nothing.
+    A combination that a race dropped has not begun all of its repetitions, and one that diverged at once has logged
+    nothing. Fresh repetitions found nothing.
     """
-    trials = [trial for trial in data.table.repetitions[row["key"]] if trial.get("role") != CONFIRMS]
-    curves = [data.logged.curves.get(trial_id(trial)) for trial in trials]
-    missing = 0.0 if row["key"] in data.table.dropped else math.nan
-    ends = [missing if curve is None or not len(curve.epochs) else float(curve.epochs[-1]) for curve in curves]
+    ends = []
+    for trial in data.table.repetitions[row["key"]]:
+        curve = data.logged.curves.get(trial_id(trial))
+        if trial.get("role") == CONFIRMS:
+            continue
+        if curve is not None and len(curve.epochs):
+            ends.append(float(curve.epochs[-1]))
+        elif row["key"] not in data.table.dropped and trial["status"] != "diverged":
+            ends.append(math.nan)
     return len(data.table.trained_keys(row["key"])) * math.fsum(ends)
 
 
@@ -238,31 +253,35 @@ def _is_search(data: PageData) -> bool:
 
 
 def _in_plan(data: PageData, rows: list[Row]) -> npt.NDArray[np.intp]:
-    """Returns the indices of rows in the order of the plan, (N,): for a search, that of its proposals."""
+    """Returns the places of rows in the order of the plan, (N,): for a search, that of its proposals."""
     planned = {trial["key"]: place for place, trial in enumerate(data.table.trials[: len(data.table.summary)])}
-    return np.argsort([planned[row["key"]] for row in rows])
+    return np.array([planned[row["key"]] for row in rows])
 
 
 def _found(data: PageData, rows: list[Row], epochs: Array) -> Iterator[Markup]:
-    order = _in_plan(data, rows)
-    is_dropped = np.array([row["key"] in data.table.dropped for row in rows])[order]  # (N,)
-    means = [math.inf if row["key"] in data.table.dropped else row[data.table.chosen_by.mean] for row in rows]
+    places, known = _in_plan(data, rows), {row["key"] for row in _complete(data, data.table.ranked, "val")}
+    order = np.argsort(places)
+    means = [row[data.table.chosen_by.mean] if row["key"] in known else math.inf for row in rows]
     errors, every_spent = np.array(means, dtype=np.float64)[order], np.cumsum(epochs[order])  # (N,) each
     n, total, found = len(errors), every_spent[-1], int(errors.argmin())
     half = best_in_order(errors)[(n + 1) // 2 - 1] - errors[found]
     same = "the same" if half == 0 else "less than 0.01 mm worse"
     worse = same if half < 0.01 else f"{half:.2f} mm worse" if math.isfinite(half) else "not known yet"
+    n_all = len(data.table.summary)
+    which = "The" if n == n_all else f"{n:,} of {n_all:,} combinations have ended. These"
     yield tag(
         "p",
-        f"The {n:,} combinations of the search took {total:,.0f} epochs. The best one was proposed as number "
-        f"{found + 1:,}: the search had found it after {100 * every_spent[found] / total:.0f} % of the epochs. After "
-        f"half of the combinations, the best so far was {worse}.",
+        f"{which} {n:,} combinations of the search took {total:,.0f} epochs. The best one was proposed as number "
+        f"{places[order[found]] + 1:,}: the search had found it after "
+        f"{100 * every_spent[found] / total:.0f} % of the epochs. After half of the combinations, the best so far was "
+        f"{worse}.",
     )
-    errors, spent = errors[~is_dropped], every_spent[~is_dropped]  # (n,) each, without those that a race dropped
+    is_known = np.isfinite(errors)  # (N,)
+    errors, spent = errors[is_known], every_spent[is_known]  # (n,) each
     so_far, shown = best_in_order(errors), within_fence(errors)
     chart = Chart(Axis("epochs", 0, total), Axis.around("validation error, mm", shown))
     edge = " Errors above the chart are drawn at its edge." if (errors > shown).any() else ""
-    kept = " that the race did not drop" if is_dropped.any() else ""
+    kept = "" if is_known.all() else " that finished all repetitions"
     yield figure(
         chart.drawn(
             f"Best validation error against epochs, from {so_far[0]:.2f} to {so_far[-1]:.2f} mm.",
@@ -277,7 +296,7 @@ def _found(data: PageData, rows: list[Row], epochs: Array) -> Iterator[Markup]:
 
 
 def _cost(data: PageData, rows: list[Row], epochs: Array) -> Iterator[Markup]:
-    order = _in_plan(data, rows)
+    order = np.argsort(_in_plan(data, rows))
     errors = np.array([row[data.table.chosen_by.mean] for row in rows], dtype=np.float64)  # (N,), ascending
     in_plan, spent = best_in_order(errors[order]), np.cumsum(epochs[order])  # (N,) each
     low, middle, high = best_in_random_order(errors, _BAND)  # (N,) each

@@ -73,6 +73,12 @@ def _words(course: RaceCourse) -> Iterator[str]:
     else:
         epoch = course.rungs[-1].epochs[1]
         yield f"{stayed} continue after epoch {epoch:,}; the race is still open. If these all stay, it takes {share}."
+    if course.completed:
+        completed, were = (
+            count(len(course.completed), "dropped combination"),
+            "was" if len(course.completed) == 1 else "were",
+        )
+        yield f"Without the race, {completed} {were} trained to the end later."
     if course.n_epochs_to_confirm and course.is_decided:
         yield f"The fresh repetitions that confirm its finalists take {course.n_epochs_to_confirm:,} more."
     if course.n_epochs_in_vain:
@@ -235,6 +241,8 @@ class _Picture:
             words = f"dropped at epoch {last.epoch:,}: it diverged"
         elif not last.stays:
             words = f"dropped at epoch {last.epoch:,} with {last.mean_mm:.2f} mm: it was behind"
+        elif end is None and course.has_diverged(combination):
+            words = f"diverged after epoch {last.epoch:,}, where it had {last.mean_mm:.2f} mm"
         elif end is None:
             words = f"continues after epoch {last.epoch:,} with {last.mean_mm:.2f} mm"
         else:

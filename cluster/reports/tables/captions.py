@@ -99,10 +99,14 @@ def dropped(results: Results) -> list[str]:
         return []
     if not n_left:
         return [f"The race dropped all {n_all}." if len(results.summary) > 1 else "The race dropped the combination."]
-    if not all(map(results.is_complete, results.ranked)):
+    if results.is_open:
         return [f"The race has dropped {n_dropped:,} of {n_all}; the others have not all been trained to the end yet."]
     were, others = "was" if n_left == 1 else "were", "other" if n_dropped == 1 else "others"
-    return [f"{n_left:,} of {n_all} {were} trained to the end; the race dropped the {others}."]
+    n_diverged = sum(not results.is_complete(row) for row in results.ranked)
+    trained = f"{n_left:,} of {n_all} {were} trained to the end"
+    if n_diverged:
+        trained = f"{n_left:,} of {n_all} stayed to the end, but {n_diverged:,} of these diverged in some repetitions"
+    return [f"{trained}; the race dropped the {others}."]
 
 
 def sorted_by(header: str, *, descending: bool) -> list[str]:

@@ -152,6 +152,16 @@ class RaceCourse:
         best = self._best_mm(key, n)
         return float(best[end - 1]) if 0 < end <= len(best) else None
 
+    def has_diverged(self, key: str) -> bool:
+        """Returns whether a repetition of a combination that decides has diverged."""
+        trials = self.results.repetitions[key]
+        return any(trial["status"] == "diverged" for trial in trials if trial["repetition"] < self.n_repetitions)
+
+    @property
+    def completed(self) -> list[str]:
+        """The keys of combinations that were dropped, and then trained to the end without the race."""
+        return [key for key, last in self.last.items() if not last.stays and key not in self.results.dropped]
+
     @cached_property
     def rungs(self) -> list[RungOutcome]:
         """What happened at each rung that has been decided."""
