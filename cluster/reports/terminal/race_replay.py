@@ -208,7 +208,7 @@ def _text(replayed: ReplayedRaces) -> str:
 
 def _n_after_first_epoch(grid: TrainedGrid) -> int:
     """Returns how many combinations the one-epoch baseline trains to the end."""
-    return max(3, math.ceil(len(grid.val_mm) / BEST_OF_ONE_EPOCH))
+    return min(len(grid.val_mm), max(3, math.ceil(len(grid.val_mm) / BEST_OF_ONE_EPOCH)))
 
 
 def _first_repetitions(grid: TrainedGrid, rule: SuccessiveHalving) -> str:
