@@ -185,7 +185,7 @@ def _cost(results: Results, courses: Sequence[RaceCourse], race_takes: str) -> s
     raced = {key for course in courses for key in course.last}
     if not raced.issuperset(results.repetitions):
         return ""
-    share = sum(course.n_epochs for course in courses) / sum(course.n_epochs_of_grid for course in courses)
+    share = sum(course.n_epochs for course in courses) / max(1, sum(course.n_epochs_of_grid for course in courses))
     return f"; {race_takes} {100 * share:.0f} % of the epochs that training all of them takes" if share <= 1 else ""
 
 

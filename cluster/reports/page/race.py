@@ -74,11 +74,8 @@ def _words(course: RaceCourse) -> Iterator[str]:
         epoch = course.rungs[-1].epochs[1]
         yield f"{stayed} continue after epoch {epoch:,}; the race is still open. If these all stay, it takes {share}."
     if course.completed:
-        completed, were = (
-            count(len(course.completed), "dropped combination"),
-            "was" if len(course.completed) == 1 else "were",
-        )
-        yield f"Without the race, {completed} {were} trained to the end later."
+        dropped = count(len(course.completed), "dropped combination")
+        yield f"{dropped} trained to the end later, without the race."
     if course.n_epochs_to_confirm and course.is_decided:
         yield f"The fresh repetitions that confirm its finalists take {course.n_epochs_to_confirm:,} more."
     if course.n_epochs_in_vain:

@@ -68,7 +68,7 @@ def test_what_a_race_dropped_and_a_grid_trained_later_is_said_to_be_complete(sma
     assert dropped(table) == []
     text = methods_paragraph(table)
     assert "6 combinations were trained to the end, 4 of them without the race, which had dropped them;" in text
-    assert "Without the race, 4 dropped combinations were trained to the end later." in section_of(table)
+    assert "4 dropped combinations trained to the end later, without the race." in section_of(table)
 
 
 def test_longer_trainings_next_to_those_that_raced_did_not_race(small_experiment):
