@@ -104,7 +104,7 @@ def _with_late_momentum(
     """
     init_group: Callable[..., Any] = torch.optim.SGD._init_group  # torch declares no types for it
     is_sparse = init_group(self, group, parameters, gradients, momenta)
-    if group["fused"] and any(momentum is not None for momentum in momenta):
+    if group["fused"] and not group["dampening"] and any(momentum is not None for momentum in momenta):
         pairs = zip(parameters, momenta, strict=True)
         momenta[:] = [torch.zeros_like(of) if momentum is None else momentum for of, momentum in pairs]
     return is_sparse

@@ -103,6 +103,11 @@ def for_longer(
     return found
 
 
+def shortest(key: str, stands_for: Mapping[str, str]) -> str:
+    """Returns the key of the first training of a combination, which was then made longer; often its own."""
+    return [key, *_shorter(key, stands_for)][-1]
+
+
 def _shorter(key: str, stands_for: Mapping[str, str]) -> list[str]:
     names = [key]
     while names[-1] in stands_for and stands_for[names[-1]] not in names:
@@ -116,7 +121,9 @@ def of_plan(decisions: Sequence[DecisionFile], planned: Collection[str]) -> list
     return [decision for decision in found if decision.combinations]
 
 
-def first_rung_of_each(decisions: Sequence[DecisionFile], data: Data) -> list[Competitor]:
+def first_rung_of_each(
+    decisions: Sequence[DecisionFile], data: Data, stands_for: Mapping[str, str]
+) -> list[Competitor]:
     """Returns each combination at the first rung of the race, or of the bracket in which it was added.
 
     Brackets whose first rung is at another share of the epochs, or has fewer repetitions, are left out: their errors
@@ -125,13 +132,14 @@ def first_rung_of_each(decisions: Sequence[DecisionFile], data: Data) -> list[Co
     Args:
         decisions: The decisions, in order.
         data: The validation set.
+        stands_for: The key of the next shorter training, by the key of the longer one, which came from its rungs.
     """
     firsts = [d for d in decisions if (d.data, d.size) == data and d.rung == 0]
     found = dict[str, Competitor]()
     for decision in firsts:
         if _share(decision) == _share(firsts[0]) and len(decision.leader.values) >= len(firsts[0].leader.values):
             for competitor in decision.combinations:
-                found.setdefault(competitor.key, competitor)
+                found.setdefault(shortest(competitor.key, stands_for), competitor)
     return list(found.values())
 
 

@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 from cluster.racing.decision_file import DecisionFile
-from cluster.racing.dropped import of_plan
+from cluster.racing.dropped import of_plan, shortest
 from cluster.reports.tables.captions import SPLITS, folds_of, in_race, n_folds
 from cluster.reports.tables.summary import mean_and_std
 from cluster.results.choice.race_course import RaceCourse, race_courses
@@ -118,9 +118,10 @@ def _raced(results: Results, experiment: ExperimentFile) -> Iterator[str]:
         what = "folds of each dataset" if results.folds else "each validation set"
         yield f"The combinations on {what} {raced}."
         for name, of_data in list(by_data.items())[:_MAX_DATA]:
-            yield f"On {name}, {_rungs(of_data)}."
+            yield f"On {name}, {_rungs(of_data, results.stands_for)}."
     else:
-        yield f"The combinations {raced}{''.join(f': {_rungs(of_data)}' for of_data in by_data.values())}."
+        texts = [f": {_rungs(of_data, results.stands_for)}" for of_data in by_data.values()]  # at most one
+        yield f"The combinations {raced}{''.join(texts)}."
     if decisions:
         yield (
             "Each time, combinations were compared by their best validation distance so far, averaged over "
@@ -139,11 +140,11 @@ def _raced(results: Results, experiment: ExperimentFile) -> Iterator[str]:
         were = f"{count(n, 'combination')} {'was' if n == 1 else 'were'}" if n else "No combination was"
         n_diverged = sum(not results.is_complete(row) for row in results.ranked)
         but = f", except that {n_diverged:,} diverged in some repetitions" if n_diverged else ""
-        also = f", {n_completed:,} of them without the race, which had dropped them" if n_completed else ""
+        also = f", {n_completed:,} of them without the race, which dropped them" if n_completed else ""
         yield f"{were} trained to the end{but}{also}{_cost(results, courses, race_takes)}."
 
 
-def _rungs(decisions: Sequence[DecisionFile]) -> str:
+def _rungs(decisions: Sequence[DecisionFile], stands_for: Mapping[str, str]) -> str:
     """Says what was decided at each rung: 'after epoch 4, 20 of 60 combinations stayed (3 repetitions)'.
 
     Combinations that were added later are only counted.
@@ -159,18 +160,22 @@ def _rungs(decisions: Sequence[DecisionFile]) -> str:
             stayed = of if 1 < n_stay == n else f"{f'{n_stay:,}' if n_stay else 'none'} of {count(n, 'combination')}"
             repetitions = count(len(decision.leader.values), "repetition")
             texts.append(f"after {epoch}, {stayed} stayed ({repetitions})")
-    return "; ".join([*texts, *_added(decisions, len(brackets) - 1)])
+    return "; ".join([*texts, *_added(decisions, stands_for, len(brackets) - 1)])
 
 
-def _added(decisions: Sequence[DecisionFile], n_groups: int) -> Iterator[str]:
+def _added(decisions: Sequence[DecisionFile], stands_for: Mapping[str, str], n_groups: int) -> Iterator[str]:
     """Says how many combinations raced later, and against which; nothing if none did."""
     entered: dict[str, int] = {}  # the bracket in which each combination entered the race
     for decision in decisions:
         for competitor in decision.combinations:
-            entered.setdefault(competitor.key, decision.bracket)
+            entered.setdefault(shortest(competitor.key, stands_for), decision.bracket)
     n = sum(bracket != decisions[0].bracket for bracket in entered.values())
     if n:
-        have_guests = any(entered[c.key] != decision.bracket for decision in decisions for c in decision.combinations)
+        have_guests = any(
+            entered[shortest(competitor.key, stands_for)] != decision.bracket
+            for decision in decisions
+            for competitor in decision.combinations
+        )
         groups = f" in {n_groups} groups" if n_groups > 1 else ""
         with_guests = f", {'each ' * (n_groups > 1)}together with the finalists so far" * have_guests
         yield f"{n:,} more raced later{groups}{with_guests}"

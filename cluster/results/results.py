@@ -92,6 +92,7 @@ class Results:
         dropped: Where a race dropped combinations, by their keys: the latest rung first, there the best first.
         decisions: The decisions of the race in their order, for longer trainings in the place of those that it raced if
             the latter are not planned any more; empty without a race.
+        stands_for: The key of the next shorter training in whose place a longer one stands in the race, by its key.
         warnings: What is in the files but not valid, and therefore missing here, a sentence each.
     """
 
@@ -117,6 +118,7 @@ class Results:
     folder: ExperimentFolder | None = field(default=None, compare=False, repr=False)
     dropped: Mapping[str, Dropped] = field(default_factory=dict)
     decisions: Sequence[DecisionFile] = field(default=(), repr=False)
+    stands_for: Mapping[str, str] = field(default_factory=dict, repr=False)
     warnings: Sequence[str] = field(default=(), compare=False, repr=False)
 
     @classmethod
@@ -174,6 +176,7 @@ class Results:
             runs=runs,
             folder=folder,
             decisions=decisions,
+            stands_for=file.stands_for,
             warnings=warnings,
         )
         found = found._over_folds(experiment.folds) if experiment.folds else found

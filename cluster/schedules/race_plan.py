@@ -105,7 +105,8 @@ def _starts(bracket: Bracket, place: int, ends: Mapping[str, int]) -> dict[str, 
         starts[key] = _Start(before.get(key, 0), n_before)
         shorter = _shorter(bracket, key, place)
         if shorter is not None and shorter in ends:
-            starts[key] = _Start(ends[shorter], bracket.n_of_finalists)
+            # Only a finished training continues to a longer one.
+            starts[key] = _Start(ends[shorter] if bracket.is_decided else 0, bracket.n_planned)
     return starts
 
 
@@ -169,9 +170,9 @@ def race_texts(brackets: Sequence[Bracket], ended: AbstractSet[str]) -> list[str
             continue
         rungs = planned_rungs(bracket)
         lengths = {key: entrant.num_epochs for key, entrant in bracket.entrants.items()}
-        # A longer training continues a shorter one that is planned too.
-        continued = [shorter for key in lengths if (shorter := _shorter(bracket, key, 0)) is not None]
-        of_one = sum(lengths.values()) - sum(lengths[shorter] for shorter in continued)
+        of_one = sum(lengths.values())
+        if bracket.is_decided:  # a longer training continues a finished one that is planned too
+            of_one -= sum(lengths[shorter] for key in lengths if (shorter := _shorter(bracket, key, 0)) is not None)
         in_grid = bracket.n_planned * of_one * len(next(iter(bracket.entrants.values())).trained)
         in_race = sum(rung.n_epochs for rung in rungs)
         cost = f"{in_race:,} of {in_grid:,} epochs ({100 * in_race / max(1, in_grid):.1f} %)"

@@ -101,7 +101,8 @@ class Searching:
         self.space, self.config, self.inputs, self.folder = space, config, inputs, folder
         self.search = config.search
         base, not_in_space = space.point({})
-        first = [*([] if not_in_space else [base]), *(space.point(point)[0] for point in points)]
+        self._added = list(dict.fromkeys(space.point(point)[0] for point in points))
+        first = [*([] if not_in_space else [base]), *self._added]
         dimensions = [axis.dimension for axis in space.axes]
         self.proposing = Proposing(self.search.sampler, config.seed, dimensions, list(dict.fromkeys(first)))
         self.rounds: list[Round] = []
@@ -126,15 +127,15 @@ class Searching:
 
     def _points_without_place(self) -> list[str]:
         """Returns a warning about points that were added when all or nearly all combinations had been proposed."""
-        proposed = self._proposals
-        n_new = sum(point not in proposed for point in self.proposing.points)
-        n_too_many = n_new - (self.search.n_combinations - len(proposed))
-        if n_too_many <= 0 or not self.rounds:
+        proposed, size = self._proposals, self.search.round_size
+        n_new = sum(point not in proposed for point in self._added)
+        n_first = -(-len(proposed) // size) * size  # the last round is completed without them
+        if n_first + n_new <= self.search.n_combinations or not n_new:
             return []
+        n_left_out = min(n_new, n_first + n_new - self.search.n_combinations)
         return [
-            f"the search will not try {count(n_too_many, 'point')} of add_point, since {len(proposed):,} of "
-            f"{self.search.n_combinations:,} combinations were proposed before; raise n_combinations to "
-            f"{self.search.n_combinations + n_too_many}"
+            f"the search will not try {count(n_left_out, 'point')} of add_point, since it had proposed "
+            f"{len(proposed):,} combinations before; raise n_combinations to {n_first + n_new}"
         ]
 
     @property
@@ -159,7 +160,8 @@ class Searching:
             StorageError: If the round cannot be written.
         """
         try:
-            plan = self._propose([self._result(of, values_mm) for of in self._keys])
+            n_frames = n_val_frames(self.space.trained(self.rounds[0].proposals[0]), self.space, self.inputs)
+            plan = self._propose([self._result(of, values_mm, n_frames) for of in self._keys])
         except UserError as error:
             raise SearchError(str(error)) from error
         self.write()
@@ -186,9 +188,10 @@ class Searching:
         n = len(keys) // len(self._proposals)
         return [keys[i : i + n] for i in range(0, len(keys), n)]
 
-    def _result(self, keys: Sequence[str], values_mm: Mapping[str, float | None]) -> float | None:
-        """Returns the mean error of a proposal, given the keys that were trained for it; None if one diverged."""
-        n_frames = n_val_frames(self.space.trained(self._proposals[0]), self.space, self.inputs)
+    def _result(
+        self, keys: Sequence[str], values_mm: Mapping[str, float | None], n_frames: Sequence[int]
+    ) -> float | None:
+        """Returns the mean error of a proposal, whose folds have these keys and frames; None if one diverged."""
         means = []
         for repetition in range(self.config.n_repetitions):
             of_folds = [value for key in keys if (value := values_mm[f"{key}/{repetition}"]) is not None]

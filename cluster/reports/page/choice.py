@@ -233,18 +233,20 @@ def _epochs(data: PageData, row: Row) -> float:
     """Returns the epochs of a combination, summed over its repetitions and folds; NaN if they are not known.
 
     A combination that a race dropped has not begun all of its repetitions, and one that diverged at once has logged
-    nothing. Fresh repetitions found nothing.
+    nothing. Fresh repetitions found nothing. Of folds, the curve ends with the first that diverged.
     """
-    ends = []
-    for trial in data.table.repetitions[row["key"]]:
-        curve = data.logged.curves.get(trial_id(trial))
+    table, ends = data.table, []
+    for trial in table.repetitions[row["key"]]:
+        curve, has_diverged = data.logged.curves.get(trial_id(trial)), trial["status"] == "diverged"
         if trial.get("role") == CONFIRMS:
             continue
-        if curve is not None and len(curve.epochs):
-            ends.append(float(curve.epochs[-1]))
-        elif row["key"] not in data.table.dropped and trial["status"] != "diverged":
+        if has_diverged and table.folds:
             ends.append(math.nan)
-    return len(data.table.trained_keys(row["key"])) * math.fsum(ends)
+        elif curve is not None and len(curve.epochs):
+            ends.append(float(curve.epochs[-1]))
+        elif row["key"] not in table.dropped and not has_diverged:
+            ends.append(math.nan)
+    return len(table.trained_keys(row["key"])) * math.fsum(ends)
 
 
 def _is_search(data: PageData) -> bool:

@@ -75,7 +75,7 @@ def _words(course: RaceCourse) -> Iterator[str]:
         yield f"{stayed} continue after epoch {epoch:,}; the race is still open. If these all stay, it takes {share}."
     if course.completed:
         dropped = count(len(course.completed), "dropped combination")
-        yield f"{dropped} trained to the end later, without the race."
+        yield f"{dropped} trained to the end without the race, before or after it."
     if course.n_epochs_to_confirm and course.is_decided:
         yield f"The fresh repetitions that confirm its finalists take {course.n_epochs_to_confirm:,} more."
     if course.n_epochs_in_vain:

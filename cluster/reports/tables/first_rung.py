@@ -33,7 +33,9 @@ def at_first_rung(results: Results) -> FirstRung | None:
         results: The results of combinations with the same validation set, of which the race dropped some.
     """
     data = results.data_sets["val"][results.summary[0]["key"]]
-    there = first_rung_of_each(of_plan(results.decisions, results.repetitions), (data.name, data.size))
+    there = first_rung_of_each(
+        of_plan(results.decisions, results.repetitions), (data.name, data.size), results.stands_for
+    )
     if not there:
         return None
     reached = {c.key: c.values_mm for c in there}

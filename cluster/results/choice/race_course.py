@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cluster.racing.decision_file import Competitor, DecisionFile
-from cluster.racing.dropped import of_plan
+from cluster.racing.dropped import of_plan, shortest
 from cluster.results.choice.ranks import rank_correlation
 from cluster.results.learning_curves import Curve
 from cluster.results.results import Results
@@ -74,7 +74,7 @@ class RaceCourse:
         results: The results of the experiment.
         curves: The learning curve of each trial, by its id 'KEY/REPETITION'.
         decisions: The decisions of the bracket in order, with only the combinations of the plan.
-        guests: The combinations that already competed in an earlier bracket.
+        guests: The combinations that already competed in an earlier bracket, or whose shorter trainings did.
     """
 
     results: Results
@@ -272,6 +272,8 @@ def race_courses(results: Results, curves: Mapping[str, Curve]) -> list[RaceCour
         earlier = frozenset[str]()
         for _, of_bracket in groupby(of_data, lambda decision: decision.bracket):
             decisions = list(of_bracket)
-            found.append(RaceCourse(results, curves, decisions, earlier))
-            earlier |= {competitor.key for competitor in decisions[0].combinations}
+            firsts = {c.key: shortest(c.key, results.stands_for) for c in decisions[0].combinations}
+            guests = frozenset(key for key, first in firsts.items() if first in earlier)
+            found.append(RaceCourse(results, curves, decisions, guests))
+            earlier |= set(firsts.values())
     return found

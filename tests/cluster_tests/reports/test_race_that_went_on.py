@@ -13,6 +13,7 @@ from cluster.reports.page.data import PageData
 from cluster.reports.page.race import race
 from cluster.reports.tables.captions import dropped
 from cluster.reports.tables.first_rung import at_first_rung
+from cluster.results.choice.race_course import race_courses
 from cluster.searching.search import Search
 from tests.cluster_tests.small_experiment import LR
 
@@ -67,8 +68,8 @@ def test_what_a_race_dropped_and_a_grid_trained_later_is_said_to_be_complete(sma
         table = small_experiment.run({**RACE, "experiment_config.race": rule}, LRS)
     assert dropped(table) == []
     text = methods_paragraph(table)
-    assert "6 combinations were trained to the end, 4 of them without the race, which had dropped them;" in text
-    assert "4 dropped combinations trained to the end later, without the race." in section_of(table)
+    assert "6 combinations were trained to the end, 4 of them without the race, which dropped them;" in text
+    assert "4 dropped combinations trained to the end without the race, before or after it." in section_of(table)
 
 
 def test_longer_trainings_next_to_those_that_raced_did_not_race(small_experiment):
@@ -86,6 +87,12 @@ def test_longer_trainings_next_to_those_that_raced_did_not_race(small_experiment
     assert text.startswith(f"race of 12 combinations on small_val: {len(n_epochs):,} of {2 * 6 * 16:,} epochs")
     assert f"the race takes {n_raced} of the {2 * 6 * 8} epochs" in section_of(table)
     assert "after epoch 2, 3 of 6 combinations stayed" in methods_paragraph(table)
+    combinations, data = {*table.repetitions}, PageData.read(table.folder)
+    later = small_experiment.run(changes, {LR: [*LRS[LR], 2e-3, 4e-3, 6e-3], EPOCHS: [8, 16]})
+    assert "6 more raced later, together with the finalists so far" in methods_paragraph(later)
+    *_, course = race_courses(later, data.logged.curves)
+    assert course.guests == {competitor.key for competitor in course.decisions[0].combinations} & combinations
+    assert len(course.guests) == 4
     values = at_first_rung(table).results.values("val_distance_mm")
     assert sum(None not in of_one for of_one in values.values()) == 6
 

@@ -10,7 +10,7 @@ from cluster.planning.config import ConfigError
 from cluster.racing.successive_halving import SuccessiveHalving
 from cluster.schedules.race_plan import n_epochs_left, planned_rungs, race_texts, standing_text
 from cluster.searching.search import Search
-from tests.cluster_tests.schedules.simulated_race import DATA, SimulatedRace, entrants
+from tests.cluster_tests.schedules.simulated_race import DATA, THIRDS, SimulatedRace, entrants
 from tests.cluster_tests.small_experiment import LR
 
 RACE = {"experiment_config.race": SuccessiveHalving(reduction_factor=3), "solver_config.num_epochs": 30}
@@ -195,9 +195,11 @@ def test_a_race_costs_the_epochs_that_it_trains_also_if_combinations_differ_in_t
     assert n_epochs_left(race.brackets(), race.epochs) == 0
 
 
-def test_longer_trainings_of_a_race_do_not_change_what_its_rungs_cost(tmp_path):
+@pytest.mark.parametrize("n_fresh", [0, 2])
+def test_longer_trainings_of_a_race_do_not_change_what_its_rungs_cost(tmp_path, n_fresh):
     race = SimulatedRace(tmp_path / "race", {DATA: entrants(12)})
     race.run()
+    race.rule = replace(THIRDS, confirm=n_fresh)
     rungs = planned_rungs(race.brackets()[0])
     race.planned = {DATA: entrants(12) | entrants(12, 81)}
     (bracket,) = race.brackets()
@@ -209,6 +211,11 @@ def test_longer_trainings_of_a_race_do_not_change_what_its_rungs_cost(tmp_path):
     assert race_texts([bracket], set())[0].startswith(
         f"race of 24 combinations on val: {n_in_race:,} of {n_in_grid:,} epochs"
     )
+    lengths = {one.key: entrant.num_epochs for entrant in bracket.own_competing.values() for one in entrant.trained}
+    trained = {f"{key}/{repetition}": n for key, n in lengths.items() for repetition in range(2 + n_fresh)}
+    assert n_epochs_left([bracket], trained) == 0
+    # Without a kept state, the longer trainings start from the beginning.
+    assert n_epochs_left([bracket], race.epochs) == 2 * n_finalists * 81 + n_fresh * n_finalists * (81 + 27)
 
 
 def test_the_plan_leaves_out_brackets_of_which_nothing_is_planned_any_more(tmp_path):

@@ -392,12 +392,15 @@ class TestAPlan:
         assert "the base and the points are 3 combinations, but n_combinations is 2, so some" in problems_of(experiment)
 
     def test_of_points_that_have_no_place_any_more_says_how_many_combinations_they_need(self, search, capsys):
-        search("points", 12)
+        search("points", 9)  # a round has 6; the second is completed without them
         points = [{LR: 0.002}, {LR: 0.003}]
-        search("points", 13, points=points)
-        assert "warning: the search will not try 1 point of add_point, since 12 of 13 " in capsys.readouterr().err
-        proposed = proposals_of(search("points", 14, points=points))
-        assert proposed[12:] == [(0.002, 0.0), (0.003, 0.0)]
+        for n, n_left_out in ((9, "2 points"), (12, "2 points"), (13, "1 point")):
+            search("points", n, points=points)
+            said = capsys.readouterr().err
+            assert f"warning: the search will not try {n_left_out} of add_point, since it had proposed " in said
+            assert "raise n_combinations to 14" in said
+        assert proposals_of(search("points", 14, points=points))[12:] == [(0.002, 0.0), (0.003, 0.0)]
+        assert "add_point" not in capsys.readouterr().err
 
     def test_of_which_a_point_cannot_be_trained_is_refused(self, small_experiment):
         experiment = small_experiment.experiment({**TRANSFORMER, "experiment_config.search": Search("sobol", 8)})
