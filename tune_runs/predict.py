@@ -79,6 +79,8 @@ def _run(args: argparse.Namespace) -> int:
         check_suffix(args.export)
     device = _device(args.device)
     files = None if args.poses is None else Files.of(args)
+    if files is not None and files.table_path is not None:
+        require_free(files.table_path, force=args.force)
     modules = [own_module(name) for name in args.modules]
 
     folder = find_experiment(args.storage_path, args.experiment)
@@ -147,11 +149,15 @@ class Files:
             official_names=None if args.submission is None else read_official_names(args.submission),
         )
 
+    @property
+    def table_path(self) -> Path | None:
+        """The frame table next to corrected poses that are a dataset's file; None for other files."""
+        return frame_table_path(self.out) if self.target is FORMATS["pt"] else None
+
     def write_table(self, table: FrameTable) -> None:
-        """Writes what is known about the frames next to corrected poses that are a dataset's file."""
-        path = frame_table_path(self.out)
-        if self.target is FORMATS["pt"] and path is not None and table.columns:
-            with atomic_file(path) as file:
+        """Writes what is known about the frames next to the corrected poses."""
+        if self.table_path is not None and table.columns:
+            with atomic_file(self.table_path) as file:
                 table.write(file)
 
     def write(self, frames: Iterator[Frames]) -> None:

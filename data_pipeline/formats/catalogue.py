@@ -125,6 +125,7 @@ FORMATS = {
             suffixes=(tensor_file.SUFFIX,),
             read=tensor_file.read,
             write=tensor_file.write,
+            frame_table=tensor_file.frame_table,
         ),
     )
 }

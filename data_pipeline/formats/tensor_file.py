@@ -56,6 +56,11 @@ def read(path: Path) -> Iterator[Frames]:
         yield Frames(frames.poses, None if of_frames.name is None else tuple(of_frames.name), of_frames)
 
 
+def frame_table(frames: Frames) -> FrameTable:
+    """Returns the frame table that was read with the frames of a file."""
+    return frames.table
+
+
 def frame_table_path(file: Path) -> Path | None:
     """Returns the frame table of the dataset that has `file`; None if the name is not that of a dataset's file."""
     name = next((file.name.removesuffix(end) for end in _DATASET_FILES if file.name.endswith(end)), None)

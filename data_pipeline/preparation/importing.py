@@ -10,10 +10,13 @@ import numpy as np
 from data_pipeline.formats.catalogue import PoseFormat, format_from_option, format_from_shared_option
 from data_pipeline.formats.frames import FormatError, Frames
 from data_pipeline.formats.units import require_hands
+from data_pipeline.frame_table import FrameTable
 from data_pipeline.pose_dataset import Array, Samples
 from data_pipeline.preparation import selection
 from data_pipeline.preparation.chunks import progress
 from data_pipeline.preparation.inspection import inspect_samples
+from data_pipeline.preparation.motion import Motion
+from data_pipeline.preparation.suspicions import frame_suspicions
 from data_pipeline.subsets import DEFAULT_SUBSET
 from data_pipeline.words import count, first_of
 
@@ -42,12 +45,14 @@ class ImportFile:
         """
         poses: list[Array] = []
         names: list[str] = []
+        tables: list[FrameTable] = []
         with progress(f"reading {self.path.name}", None) as advance:
             for frames in self.pose_format.read(self.path):
                 poses.append(frames.poses)
                 names.extend(frames.names or ())
+                tables.append(frames.table)
                 advance(len(frames.poses))
-        return Frames(np.concatenate(poses), tuple(names) or None)  # (n, J, 3) each -> (N, J, 3)
+        return Frames(np.concatenate(poses), tuple(names) or None, FrameTable.joined(tables))  # (n, J, 3) -> (N, J, 3)
 
 
 @dataclass(frozen=True)
@@ -136,11 +141,13 @@ class ImportFiles:
     def warnings(self, samples: Samples) -> list[str]:
         """Returns what may be wrong with the files or with `samples` as a whole: units, axes, joint order.
 
-        These are the warnings of `check`, computed from a few thousand samples.
+        These are the warnings of `check`, computed from a few thousand samples; their order from all.
         """
         of_files = [(str(source.path), source.pose_format.warning(source.path)) for source in self._files()]
         some = samples.take(selection.every(len(samples), -(-len(samples) // _N_CHECKED)))
-        of_samples = [(found.about, found.text) for found in inspect_samples(some).warnings if found.samples is None]
+        found = [suspicion for suspicion in inspect_samples(some).warnings if suspicion.about != "frames"]
+        found += frame_suspicions(samples.frames, Motion.of(samples.labels, samples.frames))
+        of_samples = [(suspicion.about, suspicion.text) for suspicion in found if suspicion.samples is None]
         return [f"{about}: {text}" for about, text in [*of_files, *of_samples] if text is not None]
 
     def _files(self) -> list[ImportFile]:

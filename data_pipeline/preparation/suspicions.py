@@ -100,7 +100,7 @@ def suspicions(
         errors: The errors of each subset.
     """
     return [
-        *_check_frames(samples.frames, motion),
+        *frame_suspicions(samples.frames, motion),
         *_check_poses("labels", samples.labels, extents["labels"]),
         *_check_bones(samples.labels, skeleton, lengths_mm, float(np.median(extents["labels"].size_mm))),
         *_check_duplicates(samples.labels),
@@ -116,8 +116,8 @@ def suspicions(
     ]
 
 
-def _check_frames(frames: FrameTable, motion: Motion) -> Iterator[Suspicion]:
-    """Checks the frame table and the order of the samples."""
+def frame_suspicions(frames: FrameTable, motion: Motion) -> Iterator[Suspicion]:
+    """Yields what looks wrong in a frame table and in the order of the samples."""
     if frames.name is not None:
         n_repeated = len(frames.name) - len(set(frames.name))
         if n_repeated:

@@ -99,11 +99,16 @@ def training_distances(train: FrameTable, tested: FrameTable) -> npt.NDArray[np.
 
 
 def _places(train: FrameTable, tested: FrameTable) -> tuple[Indices, Indices] | None:
-    """Returns where the frames of both sets are, (N,) and (M,): far apart in different sequences; None if unknown."""
+    """Returns where the frames of both sets are, (N,) and (M,): far apart in different sequences; None if unknown.
+
+    Without indices it is unknown where the frames of a shared sequence are.
+    """
     if train.sequence is None or tested.sequence is None:
         return None
     codes = group_codes(np.concatenate([train.sequence, tested.sequence]))  # (N + M,)
     n = len(train.sequence)
+    if (train.index is None or tested.index is None) and not set(codes[:n]).isdisjoint(codes[n:]):
+        return None
     completed = [train.completed(n, ""), tested.completed(len(tested.sequence), "")]
     index = np.concatenate([frames.index for frames in completed if frames.index is not None])  # (N + M,)
     places = codes * _SPAN + index

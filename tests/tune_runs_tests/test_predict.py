@@ -447,6 +447,7 @@ class TestRefused:
         torch.save(torch.tensor(test_set.labels[:19]), "fewer.pt")
         torch.save(torch.tensor(np.tile(test_set.labels, (2, 1, 1))), "more.pt")
         (tmp_path / "there.pt").write_text("mine")
+        (tmp_path / "my_frames.parquet").write_text("mine")
         (tmp_path / "folder").mkdir()
         (tmp_path / "empty.txt").write_text("\n")
         (tmp_path / "latin.txt").write_bytes("é.png".encode("latin-1"))
@@ -461,6 +462,7 @@ class TestRefused:
         [
             ("--poses nyu.pt --out o.pt", "nyu.pt has poses of 14 joints; .* trained on the 21 joints of HANDS17"),
             ("--poses poses.pt --out there.pt", "there.pt exists; .* overwrite it with --force"),
+            ("--poses poses.pt --out my_poses.pt", "my_frames.parquet exists; .* overwrite it with --force"),
             ("--poses none.pt --out o.pt", "none.pt does not exist"),
             ("--poses poses.pt --out o.pt --labels none.pt", "none.pt does not exist"),
             ("--poses poses.pt --out folder", "folder is an existing folder; choose another name"),

@@ -106,7 +106,8 @@ class ByGroup(Split):
         for group in np.split(order, np.cumsum(np.bincount(codes))[:-1]):
             n_val = len(group) * percent // 100
             is_val[group[len(group) - n_val :]] = True
-            is_train[group[: max(0, len(group) - n_val - self.gap)]] = True
+            gap = self.gap if n_val else 0
+            is_train[group[: max(0, len(group) - n_val - gap)]] = True
         return is_val, is_train
 
     @property

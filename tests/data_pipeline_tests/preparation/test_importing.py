@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from data_pipeline.formats.catalogue import FORMATS
 from data_pipeline.formats.frames import FormatError, Frames
 from data_pipeline.formats.joint_orders import OPENPOSE
+from data_pipeline.frame_table import FrameTable
+from data_pipeline.preparation import importing
 from data_pipeline.preparation.importing import ImportFile, ImportFiles
 from data_pipeline.preparation.synthetic import synthetic_hands
 from data_pipeline.skeleton import HANDS17, NYU
@@ -186,6 +188,16 @@ class TestTheFormat:
         ]
 
 
+def test_what_a_dataset_knows_about_its_frames_is_imported_with_its_files(write, tmp_path):
+    known = FrameTable.of(sequence=["a", "b"] * 6, index=range(N), subject=["s"] * N)
+    known.write(tmp_path / "old_frames.parquet")
+    for kind, poses in (("labels", LABELS), ("poses", POSES)):
+        FORMATS["pt"].write(tmp_path / f"old_{kind}.pt", [Frames(poses)])
+    samples = imported(tmp_path / "old_labels.pt", {"New": tmp_path / "old_poses.pt"})
+    assert samples.frames.columns.keys() == known.columns.keys()
+    assert samples.frames.sequence.tolist() == known.sequence.tolist()
+
+
 class TestDoubts:
     def warnings(self, write, labels, predicted=None, names=None):
         files = sources(write("truth.pt", labels), {} if predicted is None else {"A": write("result.pt", predicted)})
@@ -201,6 +213,12 @@ class TestDoubts:
         (text,) = self.warnings(write, HANDS, HANDS * np.float32([-1, 1, 1]))
         assert "subset DEFAULT: the sign of x seems to be flipped relative to the labels" in text
         assert "ordered finger by finger" in self.warnings(write, OPENPOSE.from_hands17(HANDS))[0]
+
+    def test_are_not_of_the_order_of_frames_that_only_some_of_them_seem_to_have(self, write, monkeypatch):
+        monkeypatch.setattr(importing, "_N_CHECKED", 30)  # of 600 successive frames, which are far apart then
+        assert not any("shuffled" in text for text in self.warnings(write, HANDS))
+        shuffled = HANDS[np.random.default_rng(0).permutation(len(HANDS))]
+        assert any("the frames are shuffled" in text for text in self.warnings(write, shuffled))
 
     def test_are_of_text_without_names_that_is_read_as_pixels(self, tmp_path):
         """HANDS17 without its names has as many numbers as MSRA15's files of the leaderboard."""

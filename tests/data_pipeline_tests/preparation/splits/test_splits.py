@@ -232,6 +232,12 @@ class TestGroups:
         assert sorted(np.concatenate([parts["test"] for parts in folds])) == list(range(16))
         assert all(set(parts["test"]).isdisjoint([*parts["train"], *parts["val"]]) for parts in folds)
 
+    def test_that_are_too_short_for_validation_keep_all_their_frames_for_training(self):
+        frames = FrameTable.of(sequence=["long"] * 100 + ["short"] * 9 + ["test"] * 9)
+        parts = parse_split("sequences:10%:test:9").parts(118, frames)
+        assert parts["train"].tolist() == [*range(81), *range(100, 109)]
+        assert parts["val"].tolist() == [*range(90, 100)]
+
     def test_may_be_sequences_with_any_text_as_names(self):
         frames = FrameTable.of(sequence=["P0/1", "P0/1", "P0/ü", "P1/1"])
         parts = parse_split("sequences:P0/ü:P1/1").parts(4, frames)
