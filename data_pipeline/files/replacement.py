@@ -105,7 +105,7 @@ def _move_committed(folder: Path) -> None:
 def _sync(folder: Path) -> None:
     """Waits until all files below a folder are on the disk: else committed ones may be empty after a power cut."""
     for path in _files_below(folder):
-        descriptor = os.open(folder / path, os.O_RDONLY)
+        descriptor = os.open(folder / path, os.O_WRONLY)
         try:
             os.fsync(descriptor)
         finally:

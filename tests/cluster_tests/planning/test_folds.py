@@ -1,12 +1,9 @@
 """A sweep over folds: how they are found, checked and planned."""
 
-import json
-
 import pytest
 
 from cluster.planning.config import ConfigError
-from cluster.searching.search import Search
-from data_pipeline.pose_dataset import Samples, dataset_path, read_dataset, write_datasets
+from data_pipeline.pose_dataset import Samples, dataset_path, write_datasets
 from data_pipeline.preparation.parts import split_samples
 from data_pipeline.preparation.splits.syntax import parse_split
 from data_pipeline.preparation.synthetic import Backbone, synthetic_hands
@@ -109,20 +106,6 @@ class TestAnErrorOfFolds:
         text = problems_of(experiment, "hands")
         assert "hands_fold4_test have 10 frames in common" in text
         assert "are not of the same split" in text
-
-
-def test_a_search_learns_from_means_over_the_frames_of_all_folds_as_tables_show_them(experiment):
-    write_folds(experiment.data_dir, "hands", "blocks:10:3", n_frames=50)
-    sets = [read_dataset(experiment.data_dir, f"hands_fold{fold}_val") for fold in (1, 2, 3)]
-    assert len({len(one) for one in sets}) > 1
-    swept = experiment.experiment({"experiment_config.search": Search("sobol", 8, round_size=4)})
-    swept.add_range(LR, 1e-4, 1e-2, log=True)
-    swept.add_folds("hands")
-    table = swept.run("inline")
-    shown = {row[LR]: row["val_distance_mm_mean"] for row in table.summary}
-    first, second = (json.loads((experiment.folder / "search" / f"000{n}.json").read_text()) for n in (0, 1))
-    seen = {proposal[0]: mm for proposal, mm in zip(first["proposals"], second["results_mm"], strict=True)}
-    assert seen == {lr: shown[lr] for lr in seen}
 
 
 def test_frames_that_no_fold_tests_are_a_warning(experiment):
