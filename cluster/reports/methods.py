@@ -165,17 +165,13 @@ def _rungs(decisions: Sequence[DecisionFile], stands_for: Mapping[str, str]) -> 
 
 def _added(decisions: Sequence[DecisionFile], stands_for: Mapping[str, str], n_groups: int) -> Iterator[str]:
     """Says how many combinations raced later, and against which; nothing if none did."""
+    raced = [(shortest(c.key, stands_for), decision.bracket) for decision in decisions for c in decision.combinations]
     entered: dict[str, int] = {}  # the bracket in which each combination entered the race
-    for decision in decisions:
-        for competitor in decision.combinations:
-            entered.setdefault(shortest(competitor.key, stands_for), decision.bracket)
+    for key, bracket in raced:
+        entered.setdefault(key, bracket)
     n = sum(bracket != decisions[0].bracket for bracket in entered.values())
     if n:
-        have_guests = any(
-            entered[shortest(competitor.key, stands_for)] != decision.bracket
-            for decision in decisions
-            for competitor in decision.combinations
-        )
+        have_guests = any(entered[key] != bracket for key, bracket in raced)
         groups = f" in {n_groups} groups" if n_groups > 1 else ""
         with_guests = f", {'each ' * (n_groups > 1)}together with the finalists so far" * have_guests
         yield f"{n:,} more raced later{groups}{with_guests}"
@@ -260,7 +256,7 @@ def _compared(row: Row, test: SummaryColumns) -> str:
 
 
 def _nothing(part: Results) -> str:
-    """Returns why there is no result."""
+    """Returns the reason why there is no result."""
     if part.n_confirming and part.ranked:
         return "no fresh repetition of the best combination has finished"
     return "no combination has been trained to the end"

@@ -92,7 +92,7 @@ class Results:
         dropped: Where a race dropped combinations, by their keys: the latest rung first, there the best first.
         decisions: The decisions of the race in their order, for longer trainings in the place of those that it raced if
             the latter are not planned any more; empty without a race.
-        stands_for: The key of the next shorter training in whose place a longer one stands in the race, by its key.
+        stands_for: The longer trainings that replace shorter ones in the race: the key of the next shorter one, by key.
         warnings: What is in the files but not valid, and therefore missing here, a sentence each.
     """
 

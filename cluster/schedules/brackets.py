@@ -198,7 +198,7 @@ class Bracket:
 
 
 def n_val_frames(folds: Sequence[RowIndices], space: SearchSpace, inputs: Inputs) -> list[int]:
-    """Returns the number of validation frames of each fold of a combination; 1 without folds, where it is no weight."""
+    """Returns the number of validation frames in each fold of a combination, its weight; without folds, a single 1."""
     if not space.folds:
         return [1]
     keys = ("val_set", "val_set_size")

@@ -84,7 +84,7 @@ def _ends(bracket: Bracket, place: int) -> dict[str, int]:
 
 
 def _shorter(bracket: Bracket, key: str, place: int) -> str | None:
-    """Returns the key of the shorter training in whose place an entrant stands, if it is planned too."""
+    """Returns the key of the shorter training that an entrant replaces, if that one is planned too."""
     name = bracket.listed(key, min(place, bracket.place - 1)) if bracket.place else key
     return name if name != key and name in bracket.entrants else None
 

@@ -56,7 +56,7 @@ def choice(data: PageData) -> Iterator[Markup]:
     if len(rows) < _MIN_COMBINATIONS or not np.isfinite(epochs).all() or not epochs.any():
         return
     if _is_search(data):
-        yield section_of(data, "cost", "How soon the search found the best", *_found(data, rows, epochs))
+        yield section_of(data, "cost", "How soon the search found the best", *_found(data, rows, complete, epochs))
     elif not data.table.decisions:  # the section on a race shows its cost
         yield section_of(data, "cost", "What a search could save", *_cost(data, rows, epochs))
 
@@ -260,8 +260,8 @@ def _in_plan(data: PageData, rows: list[Row]) -> npt.NDArray[np.intp]:
     return np.array([planned[row["key"]] for row in rows])
 
 
-def _found(data: PageData, rows: list[Row], epochs: Array) -> Iterator[Markup]:
-    places, known = _in_plan(data, rows), {row["key"] for row in _complete(data, data.table.ranked, "val")}
+def _found(data: PageData, rows: list[Row], complete: list[Row], epochs: Array) -> Iterator[Markup]:
+    places, known = _in_plan(data, rows), {row["key"] for row in complete}
     order = np.argsort(places)
     means = [row[data.table.chosen_by.mean] if row["key"] in known else math.inf for row in rows]
     errors, every_spent = np.array(means, dtype=np.float64)[order], np.cumsum(epochs[order])  # (N,) each

@@ -58,12 +58,12 @@ class TestDistances:
         tested = FrameTable.of(sequence=["a", "b", "a", "c", "a"], index=[14, 7, 16, 10, 99])
         np.testing.assert_array_equal(training_distances(train, tested), [4, 7, 4, np.nan, 79])
         assert training_distances(UNKNOWN_FRAMES, tested) is None
+        assert training_distances(train, UNKNOWN_FRAMES) is None
 
     def test_are_not_known_in_a_shared_sequence_whose_frames_have_no_indices(self):
         train, tested, other = (FrameTable.of(sequence=[name] * 2) for name in "aab")
         assert training_distances(train, tested) is None
         assert np.isnan(training_distances(train, other)).all()
-        assert training_distances(train, UNKNOWN_FRAMES) is None
 
     def test_count_within_sequences_only(self):
         samples = video(sequence=["a"] * (N // 2) + ["b"] * (N // 2), index=[*range(N // 2)] * 2)
