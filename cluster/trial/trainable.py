@@ -386,7 +386,7 @@ class _Training:
         """Returns the content of frames.parquet."""
         *_, reported = self.sets.values()
         by_subset = {subset: (before.numpy(), after.numpy()) for subset, (before, after) in errors_mm.items()}
-        distances = training_distances(self.sets["train"].frames, reported.frames)
+        distances = training_distances(self.sets["train"], reported)
         return FrameErrors(by_subset, reported.frames, distances).to_parquet()
 
     def _write_trial(

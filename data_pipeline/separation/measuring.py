@@ -65,8 +65,8 @@ def separation(train: Frames, tested: Frames) -> Separation:
         near_share=near_share,
         near_correlation=near_correlation,
     )
-    places = _places(train.frames, tested.frames)
-    distances = training_distances(train.frames, tested.frames)
+    places = _places(train, tested)
+    distances = None if places is None else _within_sequences(*places)
     if places is not None and distances is not None:
         distances = distances[~np.isnan(distances)]
         found = replace(found, frames_in_shared_sequences=len(distances))
@@ -84,7 +84,7 @@ def separation(train: Frames, tested: Frames) -> Separation:
     )
 
 
-def training_distances(train: FrameTable, tested: FrameTable) -> npt.NDArray[np.float64] | None:
+def training_distances(train: Frames, tested: Frames) -> npt.NDArray[np.float64] | None:
     """Returns how far each tested frame is from the nearest training frame of its sequence.
 
     Returns:
@@ -92,27 +92,36 @@ def training_distances(train: FrameTable, tested: FrameTable) -> npt.NDArray[np.
         either set are not known.
     """
     places = _places(train, tested)
-    if places is None:
-        return None
-    distances = _nearest_distances(*places)
+    return None if places is None else _within_sequences(*places)
+
+
+def _within_sequences(places: Indices, others: Indices) -> npt.NDArray[np.float64]:
+    """Returns the distances of `training_distances` between places of `_places`."""
+    distances = _nearest_distances(places, others)
     return np.where(distances < _SPAN // 2, distances, np.nan)
 
 
-def _places(train: FrameTable, tested: FrameTable) -> tuple[Indices, Indices] | None:
+def _places(train: Frames, tested: Frames) -> tuple[Indices, Indices] | None:
     """Returns where the frames of both sets are, (N,) and (M,): far apart in different sequences; None if unknown.
 
-    Without indices it is unknown where the frames of a shared sequence are.
+    Without indices it is unknown where the frames of a shared sequence are. A sequence of the same name whose frames
+    have other labels is another one: importers number the sequences of each recording from 1.
     """
-    if train.sequence is None or tested.sequence is None:
+    if train.frames.sequence is None or tested.frames.sequence is None:
         return None
-    codes = group_codes(np.concatenate([train.sequence, tested.sequence]))  # (N + M,)
-    n = len(train.sequence)
-    if (train.index is None or tested.index is None) and not set(codes[:n]).isdisjoint(codes[n:]):
+    codes = group_codes(np.concatenate([train.frames.sequence, tested.frames.sequence]))  # (N + M,)
+    n = len(train)
+    if (train.frames.index is None or tested.frames.index is None) and not set(codes[:n]).isdisjoint(codes[n:]):
         return None
-    completed = [train.completed(n, ""), tested.completed(len(tested.sequence), "")]
+    completed = [found.frames.completed(len(found), "") for found in (train, tested)]
     index = np.concatenate([frames.index for frames in completed if frames.index is not None])  # (N + M,)
     places = codes * _SPAN + index
-    return places[:n], places[n:]
+    of_train, of_tested = places[:n], places[n:]
+    common, rows, other_rows = np.intersect1d(of_train, of_tested, return_indices=True)
+    far = mean_distances_mm(train.labels[rows], tested.labels[other_rows]) > NEAR_MM
+    n_common, n_far = (np.bincount(found // _SPAN, minlength=codes.max() + 1) for found in (common, common[far]))
+    is_other = 2 * n_far > n_common  # of each sequence; half, since annotations of a recording may be revised
+    return of_train, of_tested + np.where(is_other[codes[n:]], len(is_other) * _SPAN, 0)
 
 
 def _nearest_distances(places: Indices, others: Indices) -> Indices:

@@ -38,6 +38,12 @@ def video(lag=5.0, **frames):
     return Samples(LABELS, {"DEFAULT": LABELS + slow_errors(N, lag)}, FrameTable.of(**columns))
 
 
+def frames(**columns):
+    """Samples with this frame table, whose poses do not matter."""
+    table = FrameTable.of(**columns)
+    return Samples(LABELS[: len(table.sequence)], {}, table)
+
+
 def separated(samples, text, part="test"):
     parts = {found.part: found.samples for found in split_samples("hands", samples, parse_split(text))}
     return separation(parts["train"], parts[part])
@@ -54,16 +60,25 @@ class TestDistances:
         assert found.frames_in_shared_sequences == found.frames == len(parts["test"])
 
     def test_of_each_frame_are_those_from_the_nearest_of_its_sequence(self):
-        train = FrameTable.of(sequence=["a", "a", "b"], index=[10, 20, 0])
-        tested = FrameTable.of(sequence=["a", "b", "a", "c", "a"], index=[14, 7, 16, 10, 99])
+        train = frames(sequence=["a", "a", "b"], index=[10, 20, 0])
+        tested = frames(sequence=["a", "b", "a", "c", "a"], index=[14, 7, 16, 10, 99])
         np.testing.assert_array_equal(training_distances(train, tested), [4, 7, 4, np.nan, 79])
-        assert training_distances(UNKNOWN_FRAMES, tested) is None
-        assert training_distances(train, UNKNOWN_FRAMES) is None
+        assert training_distances(replace(train, frames=UNKNOWN_FRAMES), tested) is None
+        assert training_distances(train, replace(tested, frames=UNKNOWN_FRAMES)) is None
 
     def test_are_not_known_in_a_shared_sequence_whose_frames_have_no_indices(self):
-        train, tested, other = (FrameTable.of(sequence=[name] * 2) for name in "aab")
+        train, tested, other = (frames(sequence=[name] * 2) for name in "aab")
         assert training_distances(train, tested) is None
         assert np.isnan(training_distances(train, other)).all()
+
+    def test_are_not_those_from_another_recording_that_names_its_sequences_alike(self):
+        columns = {"sequence": ["1"] * 100 + ["2"] * 100, "index": [*range(100)] * 2}
+        one, other = LABELS[:200].copy(), LABELS[200:400]
+        one[100:] = other[100:] + 2  # sequence 2 is the same video with annotations that differ a little
+        train, tested = (Samples(labels, {}, FrameTable.of(**columns)) for labels in (one, other))
+        np.testing.assert_array_equal(training_distances(train, tested), [np.nan] * 100 + [0] * 100)
+        found = separation(train, tested.take(np.arange(100)))
+        assert found.sentence("test").startswith("No test frame is in a sequence of the training set.")
 
     def test_count_within_sequences_only(self):
         samples = video(sequence=["a"] * (N // 2) + ["b"] * (N // 2), index=[*range(N // 2)] * 2)
