@@ -9,7 +9,7 @@ from cluster.reports.formats.xlsx import Style
 from cluster.reports.tables import captions
 from cluster.reports.tables.captions import SPLIT_NAMES
 from cluster.reports.tables.columns import intervals_record
-from cluster.reports.tables.combinations import by_validation_set, chosen_split
+from cluster.reports.tables.combinations import by_validation_set, chosen_split, n_chosen_from, place_of
 from cluster.reports.tables.marks import ResultGroup, rate
 from cluster.reports.tables.metric_labels import MEASURES, Measure
 from cluster.reports.tables.table_options import TableOptions
@@ -226,8 +226,12 @@ class GroupTable:
     def _marks(self) -> tuple[list[Mark], str]:
         """Returns the mark of each line, which compares combinations within a group, and what the marks mean."""
         lower = self._measure.is_lower_better
+        chosen_from = n_chosen_from(self.results, self.rows, place_of(self.results, self.table_options))
         rated, explained = rate(
-            [ResultGroup({line.row["key"]: line.group.after for line in of}, lower) for of in self._lines.values()],
+            [
+                ResultGroup({line.row["key"]: line.group.after for line in of}, lower, chosen_from)
+                for of in self._lines.values()
+            ],
             on=f"each {self.by}",
         )
         marks = [

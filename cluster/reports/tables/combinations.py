@@ -1,7 +1,9 @@
 """The table of an experiment's combinations, one per row: which rows and columns it shows, and which are the best."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from cluster.racing.dropped import DROPPED_COLUMNS
@@ -33,6 +35,9 @@ _COUNTS = ("n", "failed", "diverged")
 _RESULTS = ("before", "after", "change", "change_percent")
 _NUMBERS = ("train_seconds", "best_epoch", "gpu_peak_gib")
 _FOLDS = "folds"
+
+Place = Callable[[Row], Hashable]
+"""Tells the place of a combination in a table that shows only the best of each place."""
 
 
 class CombinationTable:
@@ -148,15 +153,10 @@ class CombinationTable:
 
     def _passed_over(self) -> list[str]:
         results, table_options = self.results, self.table_options
-        path = (
-            None
-            if table_options.best_for_each is None
-            else named(table_options.best_for_each, results.option_paths, "option")
-        )
-        if path is None and table_options.best is None:
+        place = place_of(results, table_options)
+        if place is None and table_options.best is None:
             return []
-        chosen = chosen_rows(results, table_options)
-        return captions.passed_over(results, chosen, lambda row: None if path is None else repr(row[path]))
+        return captions.passed_over(results, chosen_rows(results, table_options), place or (lambda row: None))
 
     def _columns(self, names: Sequence[str]) -> list[Column]:
         return [self._column(name) for name in names]
@@ -207,7 +207,8 @@ class CombinationTable:
         shown = [self._named(name) for name in self.table_options.columns or ("after",)]
         raws = dict.fromkeys(after if name == "after" else name for name in shown)
         rated = [raw for raw in raws if raw in self._measured and is_rated(*self._measured[raw][:2])]
-        return rate_columns(self.results, self.rows, {raw: self._measured[raw][0] for raw in rated})
+        chosen_from = n_chosen_from(self.results, self.rows, place_of(self.results, self.table_options))
+        return rate_columns(self.results, self.rows, {raw: self._measured[raw][0] for raw in rated}, chosen_from)
 
 
 def chosen_split(results: Results, table_options: TableOptions) -> str:
@@ -257,8 +258,40 @@ def is_rated(measure: Measure | None, is_before: bool) -> bool:
     return measure is not None and not is_before
 
 
+def place_of(results: Results, table_options: TableOptions) -> Place | None:
+    """Returns the place of combinations in a table of only the best of each place: their value of an option.
+
+    Returns None if the table shows them all, or the best without regard to an option.
+    """
+    if table_options.best_for_each is None:
+        return None
+    path = named(table_options.best_for_each, results.option_paths, "option")
+    return lambda row: repr(row[path])
+
+
+def n_chosen_from(results: Results, rows: Sequence[Row], place: Place | None) -> dict[str, int]:
+    """Returns from how many combinations each row was chosen, by its key.
+
+    Nothing is returned without a choice, or if fresh repetitions, which took no part in it, confirm the results.
+
+    Args:
+        results: The experiment's results.
+        rows: The combinations that are the best of their place on their validation set.
+        place: The place of a combination; None if nothing was chosen.
+    """
+    if place is None or results.n_confirming:
+        return {}
+    sets = results.data_sets.get("val", {})
+    trained = (row for row in results.summary if row["n"] or row["key"] in results.dropped)
+    counts = Counter((place(row), sets.get(row["key"])) for row in trained)
+    return {row["key"]: counts[place(row), sets.get(row["key"])] for row in rows}
+
+
 def rate_columns(
-    results: Results, rows: Sequence[Row], measures: Mapping[str, Measure | None]
+    results: Results,
+    rows: Sequence[Row],
+    measures: Mapping[str, Measure | None],
+    chosen_from: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[dict[str, dict[str, Rating]], str]:
     """Rates combinations that were measured on the same data, in some columns of the trials' table.
 
@@ -266,6 +299,7 @@ def rate_columns(
         results: The experiment's results.
         rows: The combinations.
         measures: The metric of each column, by its name.
+        chosen_from: From how many combinations each was chosen, by its key; see `n_chosen_from`.
 
     Returns:
         The ratings by key for each column, and a sentence that explains the marks.
@@ -280,7 +314,7 @@ def rate_columns(
         for data_set in dict.fromkeys(sets.get(row["key"]) for row in rows):
             keys = [row["key"] for row in rows if sets.get(row["key"]) == data_set]
             lower = measure is None or measure.is_lower_better
-            groups.append(ResultGroup({key: values[key] for key in keys}, lower))
+            groups.append(ResultGroup({key: values[key] for key in keys}, lower, chosen_from))
             of_column.append(name)
     one_split = next(iter(of_several)) if len(of_several) == 1 else ""
     on = f"each {SPLIT_NAMES[one_split]} set" if one_split else "each set" if of_several else ""

@@ -1,9 +1,8 @@
 """Which results of a table are the best and the second best, and which do not differ significantly from them."""
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cluster.reports.formats.grid import Mark
@@ -19,10 +18,21 @@ class ResultGroup:
     Attributes:
         values: The results of each combination, by its key.
         is_lower_better: Whether the best is the lowest.
+        n_chosen_from: From how many combinations each was chosen, by its key; 1 for those that are missing.
     """
 
     values: Mapping[str, Values]
     is_lower_better: bool
+    n_chosen_from: Mapping[str, int] = field(default_factory=dict)
+
+    def n_pairs(self, keys: Sequence[str]) -> int:
+        """Returns how many pairs the comparisons of these combinations could have been.
+
+        The best of many settings has lower errors than a single one, also if all of them are equal. So each comparison
+        counts as all pairs of what its two sides were chosen from.
+        """
+        counts = [self.n_chosen_from.get(key, 1) for key in keys]
+        return (sum(counts) ** 2 - sum(n**2 for n in counts)) // 2
 
 
 class Rating(NamedTuple):
@@ -62,7 +72,7 @@ def rate(groups: Sequence[ResultGroup], *, on: str = "") -> tuple[list[dict[str,
         for key in keys[1:]
     }
     n = max((comparison.n for comparison in with_best.values()), default=0)
-    n_pairs = sum(math.comb(len(keys), 2) for keys in ranked)
+    n_pairs = sum(group.n_pairs(keys) for group, keys in zip(groups, ranked, strict=True))
     n_needed = repetitions_needed(n_pairs)
     is_tested = n >= n_needed
     if is_tested:
@@ -97,7 +107,9 @@ def rate(groups: Sequence[ResultGroup], *, on: str = "") -> tuple[list[dict[str,
         for key in group.values.keys() - set(keys)  # not looked up in the list, which may have thousands
     )
     among = " among those with the most repetitions" * has_fewer + f" on {on}" * bool(on)
-    return ratings, _explained(n_pairs, n, n_needed, among) if with_best else ""
+    is_chosen = any(n > 1 for group in groups for n in group.n_chosen_from.values())
+    pairs = "pairs that could have been chosen" if is_chosen else "pairs"
+    return ratings, _explained(n_pairs, pairs, n, n_needed, among) if with_best else ""
 
 
 def _ranked(group: ResultGroup) -> list[str]:
@@ -120,12 +132,12 @@ def _shares_mark(comparison: Comparison, *, is_tested: bool) -> bool:
     return comparison.difference == 0
 
 
-def _explained(n_pairs: int, n: int, n_needed: int, among: str) -> str:
+def _explained(n_pairs: int, pairs: str, n: int, n_needed: int, among: str) -> str:
     if n >= n_needed:
         return (
             f"Bold: the best{among} and results not significantly different from it (paired sign-flip test, "
-            "Holm-adjusted over all pairs, p > 0.05). Underlined: the second best and results not significantly "
+            f"Holm-adjusted over all {pairs}, p > 0.05). Underlined: the second best and results not significantly "
             "different from that."
         )
-    reason = "a test" if n < MIN_REPETITIONS else f"tests of {n_pairs} pairs, which need n = {n_needed}"
+    reason = "a test" if n < MIN_REPETITIONS else f"tests of {n_pairs:,} {pairs}, which need n = {n_needed}"
     return f"Bold: best mean{among}. Underlined: second best. n = {n} is too few for {reason}."

@@ -189,6 +189,12 @@ class TestSeveralCombinations:
         assert {row["key"] for row in records(folder, best=4)} == best
         assert {row["key"] for row in records(folder, best_for_each="y")} == {"00", "01", "02"}
 
+    def test_are_compared_with_all_that_each_was_chosen_from(self, tmp_path):
+        sweep = {f"{x}{y}": ({"x": x, "y": y}, [5.0 + x + y] * 6) for x in (1, 2) for y in range(2 * x)}
+        document = text(write_results(tmp_path, sweep), best_for_each="x")
+        n_groups = len(markdown_rows(document)[1:]) // 2
+        assert f"tests of {8 * n_groups} pairs that could have been chosen" in document
+
     def test_on_several_validation_sets_are_the_best_on_each(self, tmp_path):
         path = "experiment_config.val_set"
         sweep = {

@@ -250,6 +250,13 @@ class TestChoices:
             sweep, best_for_each=DECAY
         )
 
+    @pytest.mark.parametrize("shown", [{"best_for_each": "x"}, {"rows": "x", "columns_of": "z"}])
+    def test_of_the_best_for_each_value_compare_it_with_all_that_it_was_chosen_from(self, tmp_path, shown):
+        sweep = {f"{x}{y}": ({"m.x": x, "m.y": y, "m.z": x}, [9.0 + x + y] * 6) for x in (1, 2) for y in range(2 * x)}
+        # x = 1 shows one of two, and x = 2 one of four.
+        text = results(tmp_path, sweep).to_md(TableOptions(**shown))
+        assert "n = 6 is too few for tests of 8 pairs that could have been chosen, which need n = 9." in text
+
     @pytest.mark.parametrize(
         ("precision", "written"), [(0, "**10 ± 0**"), (1, "**10.5 ± 0.1**"), (3, "**10.500 ± 0.100**")]
     )

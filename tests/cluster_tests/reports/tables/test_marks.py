@@ -136,6 +136,28 @@ class TestWithEnoughRepetitions:
             "all pairs, p > 0.05). Underlined: the second best and results not significantly different from that."
         )
 
+    def test_the_best_of_many_counts_as_all_that_it_was_chosen_from(self):
+        values = {"a": noisy(10.0), "b": noisy(10.4, seed=1), "c": noisy(11.0, seed=2)}
+        chosen_from = {"a": 1, "b": 2, "c": 3}  # 1·2 + 1·3 + 2·3 pairs
+        (ratings,), text = rate([ResultGroup(values, True, chosen_from)])
+        p_values = [compare(values[key], values["a"]).p_value for key in "bc"]
+        assert [ratings[key].p_adjusted for key in "bc"] == holm(p_values, n_others=11 - 2)
+        assert "Holm-adjusted over all pairs that could have been chosen, p > 0.05" in text
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("n_settings", [10, 50])
+    def test_of_noise_alone_the_best_of_many_settings_is_better_than_one_in_at_most_one_table_in_twenty(
+        self, n_settings
+    ):
+        rng, counts = np.random.default_rng(1), {True: 0, False: 0}
+        for _ in range(200):
+            one, *many = rng.standard_normal((1 + n_settings, 12)).tolist()
+            values = {"one": one, "best": min(many, key=np.mean)}
+            for is_counted in counts:
+                (ratings,), _ = rate([ResultGroup(values, True, {"best": n_settings} if is_counted else {})])
+                counts[is_counted] += "second" in [rating.mark for rating in ratings.values()]
+        assert counts[True] <= 16 < counts[False]
+
     def test_of_six_for_many_comparisons_are_too_few_and_the_needed_are_told(self):
         group = {key: noisy(i, n=6) for i, key in enumerate("abcd")}
         text = explained(group)
