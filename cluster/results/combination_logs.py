@@ -1,6 +1,7 @@
 """What combinations logged; of a combination with folds, the mean over its folds."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import reduce
 
 import numpy as np
 
@@ -60,13 +61,16 @@ def read_combination_logs(
 
 
 def _mean_curve(curves: Sequence[Curve], folds: Sequence[Fold]) -> Curve:
-    """Returns the mean over the log points that all folds have."""
-    n = min(len(curve.epochs) for curve in curves)
-    alike = [1] * len(folds)
-    weights: Mapping[str, Sequence[int]] = {"val_mm": [fold.n_frames["val"] for fold in folds]}
+    """Returns the mean over the log points that all folds have.
+
+    Folds with different numbers of batches may share only the ends of epochs.
+    """
+    epochs = reduce(np.intersect1d, [curve.epochs for curve in curves])  # (L,)
+    shared = [Curve(*(column[np.isin(curve.epochs, epochs)] for column in curve)) for curve in curves]
+    n_frames = [fold.n_frames["val"] for fold in folds]
     return Curve(
-        *(
-            np.average([getattr(curve, name)[:n] for curve in curves], axis=0, weights=weights.get(name, alike))
-            for name in Curve._fields  # (folds, n) -> (n,) each
-        )
+        epochs=epochs,
+        loss=np.mean([curve.loss for curve in shared], axis=0),  # (folds, L) -> (L,)
+        train_mm=np.mean([curve.train_mm for curve in shared], axis=0),
+        val_mm=np.average([curve.val_mm for curve in shared], axis=0, weights=n_frames),
     )
