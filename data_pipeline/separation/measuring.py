@@ -66,8 +66,8 @@ def separation(train: Frames, tested: Frames) -> Separation:
         near_correlation=near_correlation,
     )
     places = _places(train, tested)
-    distances = None if places is None else _within_sequences(*places)
-    if places is not None and distances is not None:
+    if places is not None:
+        distances = _within_sequences(*places)
         distances = distances[~np.isnan(distances)]
         found = replace(found, frames_in_shared_sequences=len(distances))
         if len(distances):
