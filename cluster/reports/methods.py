@@ -9,7 +9,9 @@ from typing import Any
 
 from cluster.racing.decision_file import DecisionFile
 from cluster.racing.dropped import of_plan, shortest
+from cluster.reports.tables import captions
 from cluster.reports.tables.captions import SPLITS, folds_of, in_race, n_folds
+from cluster.reports.tables.combinations import anywhere
 from cluster.reports.tables.summary import mean_and_std
 from cluster.results.choice.race_course import RaceCourse, race_courses
 from cluster.results.experiment_description import where_options_apply
@@ -35,7 +37,8 @@ def methods_paragraph(results: Results) -> str:
     """
     experiment = results.files.read_experiment()
     sentences = [_searched(results, experiment), *_trained(results, experiment), *_raced(results, experiment)]
-    return " ".join([*sentences, *_confirmed(results), *_chosen(results), *_produced_by(results)])
+    sentences += [*_unfinished(results, experiment), *_confirmed(results), *_chosen(results)]
+    return " ".join([*sentences, *_produced_by(results)])
 
 
 def _searched(results: Results, experiment: ExperimentFile) -> str:
@@ -61,7 +64,8 @@ def _searched(results: Results, experiment: ExperimentFile) -> str:
     seeds = f" (seeds derived from {seed})" if isinstance(seed, int) else ""
     folds = f" on each of {n_folds(results, results.folds)} folds" if results.folds else ""
     was = "was" if n == 1 else "were"
-    compared = "compared, each" if n > 1 else "trained"
+    compared = "planned" if results.is_open else "compared" if n > 1 else "trained"
+    compared += ", each" if n > 1 else ""
     return f"{combinations}{of} {was} {compared} with {n_repetitions}{folds}{seeds}."
 
 
@@ -101,10 +105,13 @@ def _epochs_of(row: Row, experiment: ExperimentFile) -> int | None:
     return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else None
 
 
+def _is_raced(experiment: ExperimentFile) -> bool:
+    return experiment.configs.get("experiment_config", {}).get("race") is not None
+
+
 def _raced(results: Results, experiment: ExperimentFile) -> Iterator[str]:
     """Says how combinations were raced, and at what cost; nothing if they were not."""
-    race = experiment.configs.get("experiment_config", {}).get("race")
-    if race is None:
+    if not _is_raced(experiment):
         return
     decisions = of_plan(results.decisions, results.repetitions)
     factors = {text(decision.rule.get("reduction_factor")) for decision in decisions}
@@ -142,6 +149,17 @@ def _raced(results: Results, experiment: ExperimentFile) -> Iterator[str]:
         but = f", except that {n_diverged:,} diverged in some repetitions" if n_diverged else ""
         also = f", {n_completed:,} of them without the race, which dropped them" if n_completed else ""
         yield f"{were} trained to the end{but}{also}{_cost(results, courses, race_takes)}."
+
+
+def _unfinished(results: Results, experiment: ExperimentFile) -> Iterator[str]:
+    """Says what has not finished, and what is missing from means; nothing if all is there."""
+    if not _is_raced(experiment):
+        if results.n_not_proposed:
+            yield f"The search has not proposed {count(results.n_not_proposed, 'combination')} yet."
+        if results.is_open:
+            n_complete = sum(map(results.is_complete, results.summary))
+            yield f"So far, {n_complete:,} of {count(len(results.summary), 'combination')} finished all repetitions."
+    yield from captions.unfinished(results, results.ranked)
 
 
 def _rungs(decisions: Sequence[DecisionFile], stands_for: Mapping[str, str]) -> str:
@@ -209,7 +227,8 @@ def _chosen(results: Results) -> Iterator[str]:
     shown = parts[:_MAX_DATA]
     if any(len(part.summary) > 1 for part in shown):
         no_part = "; test sets played no part in this" * any(part.split == "test" for part in shown)
-        lowest = f"the combination with the lowest mean distance{in_race(results)}"
+        among = next(filter(None, map(_among, shown)), "")
+        lowest = f"the combination with the lowest mean distance{in_race(results)}{among}"
         yield f"On each validation set, {lowest} was chosen{no_part}."
     bests = [part.summary[0] for part in shown]
     numbers = [row["n"] for row in bests if row["n"]]
@@ -220,6 +239,12 @@ def _chosen(results: Results) -> Iterator[str]:
     yield from map(_chosen_on, shown)
     if len(parts) > len(shown):
         yield f"{len(parts) - len(shown)} more sets of data are not described here."
+
+
+def _among(part: Results) -> str:
+    """Says where the choice was made if a combination that lacks repetitions has a lower mean."""
+    passed_over = captions.passed_over(part, part.summary[:1], anywhere)
+    return " among those with all repetitions" if passed_over else ""
 
 
 def _repetitions(numbers: Sequence[int], kind: str = "") -> str:
@@ -277,12 +302,12 @@ def _chosen_on_only_data(part: Results) -> Iterator[str]:
     if len(part.summary) > 1 and part.n_confirming:
         mean = mean_and_std(best[part.chosen_by.mean], None)
         yield (
-            f"The combination with the lowest mean distance on {on}{in_race(part)} was chosen: {_options(part, best)} "
-            f"({mean} mm). There, its fresh repetitions reach {distance} ({over})."
+            f"The combination with the lowest mean distance on {on}{in_race(part)}{_among(part)} was chosen: "
+            f"{_options(part, best)} ({mean} mm). There, its fresh repetitions reach {distance} ({over})."
         )
     elif len(part.summary) > 1:
         chosen = f"{_options(part, best)} ({distance}; {over})"
-        yield f"The combination with the lowest mean distance on {on} was chosen: {chosen}."
+        yield f"The combination with the lowest mean distance on {on}{_among(part)} was chosen: {chosen}."
     else:
         yield f"On {on}, it reaches {distance} ({over})."
     test = SummaryColumns.of(part.split)

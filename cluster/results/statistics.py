@@ -5,7 +5,7 @@ shown with the number of excluded repetitions.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist
@@ -24,8 +24,7 @@ SIGNIFICANCE = 0.05
 
 _TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 _MIN_BOOTSTRAP = 5  # with three, one resample in nine has the same value three times and no spread
-_MAX_EXACT = 30  # up to this many pairs, all sign patterns are counted, which takes up to 12 ms
-_N_PATTERNS = 2**14
+_MAX_FLIPS = 30  # counting all sign patterns of this many differences takes 12 ms
 _N_RESAMPLES = 2_000
 _N_BLOCKS_DRAWN = 1_000
 _SEED = 5_489
@@ -65,7 +64,8 @@ class Comparison:
         difference: The mean of a - b over them; None if there are none.
         interval: The t interval of the difference, not adjusted; None with fewer than two pairs.
         p_value: The p-value of a two-sided sign-flip permutation test; None with fewer than `MIN_REPETITIONS` pairs.
-        p_adjusted: The p-value after Holm's adjustment for all comparisons that are shown together.
+        p_adjusted: The p-value after Holm's adjustment for all comparisons that are shown together; None if it could
+            not be significant however clear the difference, see `repetitions_needed`.
     """
 
     n: int
@@ -76,8 +76,8 @@ class Comparison:
 
     @property
     def too_few(self) -> bool:
-        """Whether there were too few pairs for a test."""
-        return self.p_value is None
+        """Whether there were too few pairs for a test, also for one of so many comparisons."""
+        return self.p_adjusted is None
 
     @property
     def is_significant(self) -> bool:
@@ -149,22 +149,10 @@ def compare(a: Values, b: Values) -> Comparison:
     return Comparison(summed.n, summed.mean, summed.interval, p_value, p_value)
 
 
-def compare_with(reference: str, groups: Mapping[str, Values]) -> dict[str, Comparison]:
-    """Compares every other group with the reference: `difference` is the group's minus the reference's.
-
-    The p-values are adjusted for all these comparisons.
-
-    Args:
-        reference: The key of a group.
-        groups: A number for each repetition, by group.
-    """
-    others = [key for key in groups if key != reference]
-    compared = adjusted([compare(groups[key], groups[reference]) for key in others])
-    return dict(zip(others, compared, strict=True))
-
-
 def adjusted(comparisons: Sequence[Comparison], *, n_possible: int = 0) -> list[Comparison]:
     """Returns the comparisons with adjusted p-values; one call takes all comparisons that a table shows.
+
+    If none of them has enough pairs for a star, none has an adjusted p-value.
 
     Args:
         comparisons: The shown comparisons.
@@ -172,7 +160,11 @@ def adjusted(comparisons: Sequence[Comparison], *, n_possible: int = 0) -> list[
             by others from the same trainings, so a comparison with it could have been any pair.
     """
     tested = [c.p_value for c in comparisons if c.p_value is not None]
-    after = iter(holm(tested, n_others=max(0, n_possible - len(comparisons))))
+    n_others = max(0, n_possible - len(comparisons))
+    n_needed = repetitions_needed(len(tested) + n_others)
+    if n_needed is None or all(c.n < n_needed for c in comparisons):
+        return [replace(c, p_adjusted=None) for c in comparisons]
+    after = iter(holm(tested, n_others=n_others))
     return [c if c.p_value is None else replace(c, p_adjusted=next(after)) for c in comparisons]
 
 
@@ -191,33 +183,34 @@ def holm(p_values: Sequence[float], *, n_others: int = 0) -> list[float]:
     return adjusted_values
 
 
-def repetitions_needed(n_comparisons: int) -> int:
+def repetitions_needed(n_comparisons: int) -> int | None:
     """Returns the number of repetitions that a table needs for a star, however clear the difference.
 
-    With n pairs the smallest p-value is 2 / 2^n; Holm multiplies a table's smallest by its number of comparisons.
+    With n pairs, up to 30, the smallest p-value is 2 / 2^n; Holm multiplies a table's smallest by its number of
+    comparisons.
+
+    Returns:
+        The number; None if no number is enough, as for all pairs of more than 7,300 combinations.
     """
-    n = MIN_REPETITIONS
-    while n_comparisons * 2.0 ** (1 - n) > SIGNIFICANCE:
-        n += 1
-    return n
+    numbers = range(MIN_REPETITIONS, _MAX_FLIPS + 1)
+    return next((n for n in numbers if n_comparisons * 2.0 ** (1 - n) <= SIGNIFICANCE), None)
 
 
 def sign_flip_p_value(differences: npt.ArrayLike) -> float:
     """Returns the two-sided p-value of the null hypothesis "the differences are symmetric around zero".
 
     Fisher's randomization test: the share of sign patterns whose mean is at least as far from zero as the observed one.
-    With up to 30 differences all patterns are counted: each is a pattern of the first half with one of the second. With
-    more, 2^14 - 1 random patterns (fixed seed) and the observed pattern (Phipson and Smyth 2010), so that the p-value
-    is never zero; a table with more than 800 comparisons then has no star.
+    All patterns are counted: each is a pattern of the first half with one of the second. More than 30 differences are
+    put into 30 groups, and the signs of a group are flipped together. The test remains exact, because these flips leave
+    the distribution as it is too.
 
     Args:
         differences: The differences of the pairs, (n,).
     """
-    values = np.asarray(differences, dtype=np.float64)
+    given = np.asarray(differences, dtype=np.float64)
+    values = np.bincount(np.arange(len(given)) % _MAX_FLIPS, weights=given).astype(np.float64)  # (n,) -> (min(n, 30),)
     # Rounding must not separate patterns whose means are equal: a pattern and its mirror, or with equal differences.
     observed = abs(values.sum()) - 1e-10 * np.abs(values).sum()
-    if len(values) > _MAX_EXACT:
-        return float(np.mean(np.abs(_signs(len(values)) @ values) >= observed))  # (P, n) @ (n,) -> (P,)
     if observed <= 0:
         return 1.0
     half = len(values) // 2
@@ -233,14 +226,6 @@ def _sums(values: Array) -> Array:
     for value in values:
         sums = np.concatenate([sums + value, sums - value])
     return sums
-
-
-@lru_cache(maxsize=4)
-def _signs(n: int) -> Array:
-    """Returns random sign patterns of n differences, (P, n); the first is the observed one, all ones."""
-    drawn = np.random.default_rng(_SEED).choice((1.0, -1.0), size=(_N_PATTERNS, n))
-    drawn[0] = 1.0
-    return drawn
 
 
 def block_length(series: npt.ArrayLike, sequence_lengths: Sequence[int] | None = None) -> int:

@@ -19,7 +19,7 @@ from cluster.results.choice.ranks import ValidationAndTest
 from cluster.results.choice.seeds import MAX_REPETITIONS, repetitions_to_separate, variances
 from cluster.results.results import Results
 from cluster.results.rows import CONFIRMS, Row, SummaryColumns, column
-from cluster.results.statistics import MIN_REPETITIONS, Array
+from cluster.results.statistics import Array
 from cluster.storage.trial_file import FINAL
 from data_pipeline.words import count
 
@@ -163,8 +163,8 @@ def _separation(data: PageData, rows: list[Row], results: Array) -> str:
     if n <= n_done:
         needed += f" (there are {n_done})"
     needed += " to separate them with a power of 80 % (two-sided, 5 % level"
-    if max(n, n_done) < MIN_REPETITIONS:
-        needed += f"; the test in this report needs {MIN_REPETITIONS} repetitions"
+    if data.n_needed is not None and max(n, n_done) < data.n_needed:
+        needed += f"; the test in this report needs {data.n_needed} repetitions"
     chosen = ", and the best was chosen because its errors are low, partly by chance"
     return (
         f"{needed}). This is a rough estimate: {n_done} repetitions show the spread only roughly"

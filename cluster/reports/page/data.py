@@ -17,7 +17,7 @@ from cluster.results.learning_curves import Curve, Logged, Numbers
 from cluster.results.names import ChoiceError
 from cluster.results.results import Results
 from cluster.results.rows import Row, SummaryColumns, column
-from cluster.results.statistics import Comparison, adjusted, compare_with
+from cluster.results.statistics import Comparison, adjusted, compare, repetitions_needed
 from cluster.storage.examples import FollowedExamples
 from cluster.storage.experiment_file import ExperimentFile, Range
 from cluster.storage.folders import ExperimentFolder
@@ -61,6 +61,7 @@ class PageData:
         groups: The errors of the best combination of each data set on the reported split, by its key and by what
             distinguishes the groups. Groupings are left out if they are not known or have only one group.
         group: The data set of these results; None for the whole experiment.
+        whole: The whole experiment, if these are the results on one of its data sets.
     """
 
     table: Results
@@ -72,6 +73,7 @@ class PageData:
     skeletons: Mapping[str, Skeleton]
     groups: Mapping[str, Mapping[Grouping, Sequence[Group]]]
     group: DataGroup | None = None
+    whole: "PageData | None" = None
 
     @classmethod
     def read(cls, folder: ExperimentFolder, results: Results | None = None) -> "PageData":
@@ -120,7 +122,7 @@ class PageData:
         if len(self._tables) == 1:
             return [self]
         groups = enumerate(self._tables.items(), 1)
-        return [replace(self, table=table, group=DataGroup(i, name)) for i, (name, table) in groups]
+        return [replace(self, table=table, group=DataGroup(i, name), whole=self) for i, (name, table) in groups]
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -134,17 +136,26 @@ class PageData:
     def comparisons(self) -> dict[str, Comparison]:
         """The comparison of each combination with the best on the same data, on the reported split, by key.
 
-        The p-values are adjusted for all pairs, since the best was selected by the same numbers.
+        The p-values are adjusted for all pairs on all data, since the best was selected by the same numbers.
         """
+        if self.whole is not None:
+            return {row["key"]: self.whole.comparisons[row["key"]] for row in self.table.ranked[1:]}
         found: dict[str, Comparison] = {}
-        n_pairs = 0
         for table in self._tables.values():
-            n_pairs += math.comb(len(table.ranked), 2)
             values = table.values(column(table.split, "distance"))
-            if table.ranked:
-                ranked = {row["key"]: values[row["key"]] for row in table.ranked}
-                found |= compare_with(table.ranked[0]["key"], ranked)
-        return dict(zip(found, adjusted(list(found.values()), n_possible=n_pairs), strict=True))
+            found |= {
+                row["key"]: compare(values[row["key"]], values[table.ranked[0]["key"]]) for row in table.ranked[1:]
+            }
+        return dict(zip(found, adjusted(list(found.values()), n_possible=self._n_pairs), strict=True))
+
+    @property
+    def n_needed(self) -> int | None:
+        """The number of repetitions that a test of all pairs on all data needs; None if no number is enough."""
+        return repetitions_needed(self._n_pairs if self.whole is None else self.whole._n_pairs)
+
+    @property
+    def _n_pairs(self) -> int:
+        return sum(math.comb(len(table.ranked), 2) for table in self._tables.values())
 
     @cached_property
     def parts(self) -> list[str]:

@@ -29,7 +29,7 @@ from cluster.results.deserialize import own_modules
 from cluster.results.experiment_description import where_options_apply
 from cluster.results.names import short_names
 from cluster.results.rows import Row, SummaryColumns
-from cluster.results.statistics import MIN_REPETITIONS, bootstrap_interval, estimate
+from cluster.results.statistics import bootstrap_interval, estimate
 from cluster.searching.dimensions import Range
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.run_file import POSETUNE, REPOSITORIES, SCRIPT, RunFile
@@ -136,7 +136,8 @@ def combinations(data: PageData) -> Markup:
             "over all pairs; *: p ≤ 0.05."
         )
     elif data.comparisons:
-        caption += f" No significance test: it needs {MIN_REPETITIONS} repetitions."
+        needs = "needs more repetitions" if data.n_needed is None else f"needs {data.n_needed} repetitions"
+        caption += f" No significance test: it {needs}."
     shown = replace(grid, caption=caption, headers=headers, rows=rows, n_labels=1, spans=spans, notes=(), below=None)
     dropped = []
     if grid.below is not None:

@@ -9,7 +9,14 @@ from cluster.reports.formats.xlsx import Style
 from cluster.reports.tables import captions
 from cluster.reports.tables.captions import SPLIT_NAMES
 from cluster.reports.tables.columns import intervals_record
-from cluster.reports.tables.combinations import by_validation_set, chosen_split, n_chosen_from, place_of
+from cluster.reports.tables.combinations import (
+    Place,
+    anywhere,
+    by_validation_set,
+    chosen_split,
+    n_chosen_from,
+    place_of,
+)
 from cluster.reports.tables.marks import ResultGroup, rate
 from cluster.reports.tables.metric_labels import MEASURES, Measure
 from cluster.reports.tables.table_options import TableOptions
@@ -167,6 +174,7 @@ class GroupTable:
         known = {line.row["key"]: line.intervals for line in lines if line.intervals is not None}
         intervals = known if self.table_options.intervals else None
         is_on_several = len({line.data_set for line in lines}) > 1
+        is_uneven = len({line.errors.after.n for line in lines}) > 1
         paths = self.results.distinguishing_paths if self.is_of_several else []
         options = [option_cells([line.row[path] for line in lines]) for path in paths]
         rows = [
@@ -174,6 +182,7 @@ class GroupTable:
                 *([Cell(line.data_set)] if is_on_several else []),
                 Cell(line.group.name),
                 *(of_option[i] for of_option in options),
+                *([Cell(str(line.errors.after.n), is_number=True)] if is_uneven else []),
                 frames_cell(line.group),
                 *line.errors.cells(self.table_options.precision, self._measure, marks[i], line.intervals),
             ]
@@ -190,7 +199,7 @@ class GroupTable:
         return Grid(
             name=f"{self.results.name} by {self.by}",
             caption=" ".join(filter(None, sentences)),
-            headers=[*labels, "frames", *group_headers(self._measure)],
+            headers=[*labels, *["n"] * is_uneven, "frames", *group_headers(self._measure)],
             rows=rows,
             n_labels=len(labels),
             notes=[
@@ -198,6 +207,10 @@ class GroupTable:
                 *captions.without_interval(self.rows, intervals),
             ],
         )
+
+    @property
+    def _place(self) -> Place:
+        return place_of(self.results, self.table_options) or anywhere
 
     @property
     def _measure(self) -> Measure:
@@ -226,7 +239,7 @@ class GroupTable:
     def _marks(self) -> tuple[list[Mark], str]:
         """Returns the mark of each line, which compares combinations within a group, and what the marks mean."""
         lower = self._measure.is_lower_better
-        chosen_from = n_chosen_from(self.results, self.rows, place_of(self.results, self.table_options))
+        chosen_from = n_chosen_from(self.results, self.rows, self._place)
         rated, explained = rate(
             [
                 ResultGroup({line.row["key"]: line.group.after for line in of}, lower, chosen_from)
@@ -248,7 +261,7 @@ class GroupTable:
         if self.by == "subset":
             names += [column(self.split, metric, subset=subset) for subset in results.subsets(self.split)]
         what = captions.measured(results, self.rows, self.split, names, self._measure)
-        n = captions.repeated([{"n": lines[0].errors.after.n} for lines in self._lines.values()])
+        n = captions.repeated([{"n": line.errors.after.n} for lines in self._lines.values() for line in lines])
         if self.is_of_several or len(results.summary) == 1:
             return f"{what}, by {self.by}; {n}"
         settings = self._settings()
@@ -277,7 +290,7 @@ class GroupTable:
             *captions.over_folds(self.results, self.rows),
             *captions.unfinished(self.results, self.rows),
             *captions.raced(self.results),
-            *captions.passed_over(self.results, self.rows, lambda row: None),
+            *captions.passed_over(self.results, self.rows, self._place),
         ]
 
     def _settings(self) -> Sequence[str]:

@@ -138,8 +138,9 @@ class CombinationTable:
         validated_on = results.data_sets.get("val", {})
         is_on_one = len({validated_on.get(row["key"]) for row in self.rows}) == 1
         where = "in validation" if is_on_one else "on each validation set"
-        if best is not None and len(self.rows) < len(results.summary):
-            return f"The best {f'{best} ' if best > 1 else ''}of {len(results.summary)} combinations {where}."
+        if best is not None and len(self.rows) < len(results.ranked):
+            n = max(map(len, by_validation_set(results, self.rows)))
+            return f"The best {f'{n} ' if n > 1 else ''}of {len(results.ranked)} combinations {where}."
         if self.table_options.best_for_each is not None:
             path = named(self.table_options.best_for_each, results.option_paths, "option")
             is_one_each = len({repr(row[path]) for row in self.rows}) == len(self.rows)
@@ -154,9 +155,7 @@ class CombinationTable:
     def _passed_over(self) -> list[str]:
         results, table_options = self.results, self.table_options
         place = place_of(results, table_options)
-        if place is None and table_options.best is None:
-            return []
-        return captions.passed_over(results, chosen_rows(results, table_options), place or (lambda row: None))
+        return [] if place is None else captions.passed_over(results, chosen_rows(results, table_options), place)
 
     def _columns(self, names: Sequence[str]) -> list[Column]:
         return [self._column(name) for name in names]
@@ -259,20 +258,26 @@ def is_rated(measure: Measure | None, is_before: bool) -> bool:
 
 
 def place_of(results: Results, table_options: TableOptions) -> Place | None:
-    """Returns the place of combinations in a table of only the best of each place: their value of an option.
+    """Returns the place for which a table shows only the best: a value of an option, or the whole table.
 
-    Returns None if the table shows them all, or the best without regard to an option.
+    Returns None if it shows all combinations.
     """
     if table_options.best_for_each is None:
-        return None
+        return None if table_options.best is None else anywhere
     path = named(table_options.best_for_each, results.option_paths, "option")
     return lambda row: repr(row[path])
+
+
+def anywhere(row: Row) -> Hashable:
+    """The only place of a table."""
+    return None
 
 
 def n_chosen_from(results: Results, rows: Sequence[Row], place: Place | None) -> dict[str, int]:
     """Returns from how many combinations each row was chosen, by its key.
 
-    Nothing is returned without a choice, or if fresh repetitions, which took no part in it, confirm the results.
+    Nothing is returned without a choice, or if fresh repetitions, which took no part in it, confirm the results. The
+    first few of a single ranking count as one each: the choice favours none of them over the others.
 
     Args:
         results: The experiment's results.
@@ -284,7 +289,8 @@ def n_chosen_from(results: Results, rows: Sequence[Row], place: Place | None) ->
     sets = results.data_sets.get("val", {})
     trained = (row for row in results.summary if row["n"] or row["key"] in results.dropped)
     counts = Counter((place(row), sets.get(row["key"])) for row in trained)
-    return {row["key"]: counts[place(row), sets.get(row["key"])] for row in rows}
+    groups = {row["key"]: (place(row), sets.get(row["key"])) for row in rows}
+    return {key: counts[group] for key, group in groups.items()} if len(set(groups.values())) > 1 else {}
 
 
 def rate_columns(

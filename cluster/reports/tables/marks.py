@@ -73,10 +73,8 @@ def rate(groups: Sequence[ResultGroup], *, on: str = "") -> tuple[list[dict[str,
     }
     n = max((comparison.n for comparison in with_best.values()), default=0)
     n_pairs = sum(group.n_pairs(keys) for group, keys in zip(groups, ranked, strict=True))
-    n_needed = repetitions_needed(n_pairs)
-    is_tested = n >= n_needed
-    if is_tested:
-        with_best = dict(zip(with_best, adjusted(list(with_best.values()), n_possible=n_pairs), strict=True))
+    with_best = dict(zip(with_best, adjusted(list(with_best.values()), n_possible=n_pairs), strict=True))
+    is_tested = any(not comparison.too_few for comparison in with_best.values())
     best = {place for place, comparison in with_best.items() if _shares_mark(comparison, is_tested=is_tested)}
     others = [[key for key in keys[1:] if (i, key) not in best] for i, keys in enumerate(ranked)]
 
@@ -96,7 +94,7 @@ def rate(groups: Sequence[ResultGroup], *, on: str = "") -> tuple[list[dict[str,
     }
     marks |= {(i, keys[0]): "best" for i, keys in enumerate(ranked) if len(keys) > 1}
     marks |= {(i, keys[0]): "second" for i, keys in enumerate(others) if keys}
-    p_values = {place: comparison.p_adjusted for place, comparison in with_best.items()} if is_tested else {}
+    p_values = {place: comparison.p_adjusted for place, comparison in with_best.items()}
     ratings = [
         {key: Rating(marks.get((i, key), ""), p_values.get((i, key))) for key in group.values}
         for i, group in enumerate(groups)
@@ -109,7 +107,7 @@ def rate(groups: Sequence[ResultGroup], *, on: str = "") -> tuple[list[dict[str,
     among = " among those with the most repetitions" * has_fewer + f" on {on}" * bool(on)
     is_chosen = any(n > 1 for group in groups for n in group.n_chosen_from.values())
     pairs = "pairs that could have been chosen" if is_chosen else "pairs"
-    return ratings, _explained(n_pairs, pairs, n, n_needed, among) if with_best else ""
+    return ratings, _explained(n_pairs, pairs, n, among, is_tested=is_tested) if with_best else ""
 
 
 def _ranked(group: ResultGroup) -> list[str]:
@@ -132,12 +130,14 @@ def _shares_mark(comparison: Comparison, *, is_tested: bool) -> bool:
     return comparison.difference == 0
 
 
-def _explained(n_pairs: int, pairs: str, n: int, n_needed: int, among: str) -> str:
-    if n >= n_needed:
+def _explained(n_pairs: int, pairs: str, n: int, among: str, *, is_tested: bool) -> str:
+    if is_tested:
         return (
             f"Bold: the best{among} and results not significantly different from it (paired sign-flip test, "
             f"Holm-adjusted over all {pairs}, p > 0.05). Underlined: the second best and results not significantly "
             "different from that."
         )
-    reason = "a test" if n < MIN_REPETITIONS else f"tests of {n_pairs:,} {pairs}, which need n = {n_needed}"
+    n_needed = repetitions_needed(n_pairs)
+    needed = "" if n_needed is None else f", which need n = {n_needed}"
+    reason = "a test" if n < MIN_REPETITIONS else f"tests of {n_pairs:,} {pairs}{needed}"
     return f"Bold: best mean{among}. Underlined: second best. n = {n} is too few for {reason}."

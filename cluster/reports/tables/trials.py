@@ -85,7 +85,8 @@ class TrialTable:
             notes=[
                 *["Repetitions that confirm a finalist took no part in the race."] * bool(results.n_confirming),
                 *captions.chosen_epochs(self.split),
-                *captions.versions(results, results.summary),
+                *captions.distances(results, self._shown, self.split),
+                *captions.versions(results, self._shown),
             ],
         )
 

@@ -12,7 +12,7 @@ from cluster.reports.tables.summary import mean_and_std
 from cluster.reports.terminal.comparison import CombinationComparison, ExperimentComparison
 from cluster.results.names import option_texts, short_names
 from cluster.results.rows import Row, SummaryColumns
-from cluster.results.statistics import MIN_REPETITIONS, Comparison
+from cluster.results.statistics import MIN_REPETITIONS, Comparison, repetitions_needed
 from data_pipeline.words import count
 
 _MAX_PAIRS = 40
@@ -126,9 +126,12 @@ def _explanation(comparisons: Sequence[Comparison | None], split: str, second: s
         "the means, but not in the difference.",
     ]
     known = [comparison for comparison in comparisons if comparison is not None]
+    is_tested = any(not comparison.too_few for comparison in known)
     if any(comparison.too_few for comparison in known):
-        lines.append(f"Fewer than {MIN_REPETITIONS} pairs are too few for a test.")
-    if any(not comparison.too_few for comparison in known):
+        n_needed = MIN_REPETITIONS if is_tested else repetitions_needed(len(known))
+        tests = "a test" if n_needed == MIN_REPETITIONS else f"{len(known):,} tests"
+        lines.append(f"Fewer than {n_needed} repetitions in both are too few for {tests}.")
+    if is_tested:
         lines.append(f"p: sign-flip permutation test{p_of}; *: p ≤ 0.05.")
     if len(known) < len(comparisons):
         lines.append("– instead of a difference: possibly measured on different data, trained with different seeds, or")

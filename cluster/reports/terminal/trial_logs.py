@@ -4,6 +4,7 @@ import math
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -191,10 +192,11 @@ def _by_id(trials: Sequence[Row]) -> list[tuple[str, Row]]:
 
 def _mean(curves: Sequence[Curve]) -> tuple[Numbers, Numbers]:
     """Returns epochs and mean validation error, mm, of the log points that all curves have."""
-    n = min((len(curve.epochs) for curve in curves), default=0)
-    if not n:
+    if not curves:
         return np.empty(0), np.empty(0)
-    return curves[0].epochs[:n], np.mean([curve.val_mm[:n] for curve in curves], axis=0)  # (repetitions, n) -> (n,)
+    epochs = reduce(np.intersect1d, [curve.epochs for curve in curves])  # (L,)
+    shared = [curve.val_mm[np.isin(curve.epochs, epochs)] for curve in curves]
+    return epochs, np.mean(shared, axis=0)  # (repetitions, L) -> (L,)
 
 
 def _named_rows(table: Results, keys: Sequence[str]) -> list[tuple[str, Row]]:

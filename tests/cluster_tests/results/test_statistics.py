@@ -18,7 +18,6 @@ from cluster.results.statistics import (
     block_length,
     bootstrap_interval,
     compare,
-    compare_with,
     estimate,
     holm,
     repetitions_needed,
@@ -26,6 +25,13 @@ from cluster.results.statistics import (
 )
 
 N_SWEEPS = 2_000
+
+
+def compare_with(reference, groups):
+    """Every other group's comparison with the reference, adjusted for all of them."""
+    others = [key for key in groups if key != reference]
+    return dict(zip(others, adjusted([compare(groups[key], groups[reference]) for key in others]), strict=True))
+
 
 distances = st.floats(1, 50).map(lambda value: round(value, 3))
 
@@ -123,21 +129,26 @@ class TestTheSignFlipTest:
         expected = stats.permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=2**n)
         assert sign_flip_p_value(differences) == pytest.approx(expected.pvalue)
 
-    def test_of_more_than_30_pairs_is_within_chance_of_the_exact_one(self):
-        differences = np.random.default_rng(3).integers(-6, 9, 60)
-        n_patterns = np.ones(1)  # by the sum of the differences with a positive sign
-        for size in np.abs(differences):
+    def test_of_more_than_30_pairs_flips_the_sums_of_30_groups(self):
+        differences = np.random.default_rng(3).integers(-6, 9, 70)
+        n_patterns = np.ones(1)  # by the sum of the groups with a positive sign
+        groups = [differences[place::30].sum() for place in range(30)]
+        for size in np.abs(groups):
             n_patterns = np.convolve(n_patterns, np.eye(1, size + 1)[0] + np.eye(1, size + 1, size)[0])
-        sums = 2 * np.arange(len(n_patterns)) - np.abs(differences).sum()
-        expected = n_patterns[np.abs(sums) >= abs(differences.sum())].sum() / 2.0**60
-        found = sign_flip_p_value(differences)
-        assert found == sign_flip_p_value(differences)
-        error = math.sqrt(expected * (1 - expected) / 2**14)
-        assert abs(found - expected) < 3 * error
+        sums = 2 * np.arange(len(n_patterns)) - np.abs(groups).sum()
+        expected = n_patterns[np.abs(sums) >= abs(differences.sum())].sum() / 2.0**30
+        assert 0 < expected < 1
+        assert sign_flip_p_value(differences) == pytest.approx(expected)
+
+    @pytest.mark.slow
+    def test_of_more_than_30_pairs_finds_nothing_in_95_percent_of_sweeps_without_a_difference(self):
+        sweeps = np.random.default_rng(0).exponential(size=(400, 2, 45))
+        n_found = sum(sign_flip_p_value(a - b) <= 0.05 for a, b in sweeps)
+        assert abs(n_found - 20) <= 9  # two standard deviations
 
     def test_never_says_zero(self):
         assert sign_flip_p_value(np.linspace(1.0, 2.0, 30)) == 2.0**-29
-        assert sign_flip_p_value(np.linspace(1.0, 2.0, 31)) == 2.0**-14
+        assert sign_flip_p_value(np.linspace(1.0, 2.0, 500)) == 2.0**-29
 
     def test_finds_nothing_where_all_differences_are_zero(self):
         assert sign_flip_p_value([0.0] * 8) == 1.0

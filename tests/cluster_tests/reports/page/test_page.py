@@ -623,6 +623,20 @@ class TestDifferentData:
             text = page(write_experiment(tmp_path / f"pair_{n_repetitions}", pair))
             assert ("No significance test: it needs 6 repetitions." in text) == lacks
 
+    def test_with_too_few_repetitions_for_a_test_of_so_many_pairs_say_how_many_it_needs(self, tmp_path):
+        rng = np.random.default_rng(0)
+        many = [({LR: lr}, (8 + 3 * lr + rng.normal(0, 0.01, 6)).tolist()) for lr in range(7)]
+        text = page(write_experiment(tmp_path / "many", many))
+        assert "No significance test: it needs 10 repetitions." in text
+        assert "the test in this report needs 10 repetitions" in text
+        assert "too few repetitions for a significance test" in text
+        assert "p against the best" not in text
+        # Each data set has three pairs, which would need seven repetitions; the six together need eight.
+        both = [({TEST_SET: name, LR: lr}, many[lr][1]) for name in ("easy", "hard") for lr in range(3)]
+        text = page(write_experiment(tmp_path / "both", both))
+        assert "No significance test: it needs 8 repetitions." in text
+        assert "the test in this report needs 8 repetitions" in text
+
     def test_have_no_mean_over_both(self, different):
         for part in different[0].by_data:
             (own,) = {row[TEST_SET] for row in part.table.trials}

@@ -163,10 +163,10 @@ class TestTheTable:
             rows = [Record(2, 0, "test", "mean", "original", name, value) for name, value in named]
             folder.trial(f"b/{repetition}").write("records.parquet", to_parquet(f"b/{repetition}", rows))
         _, _, *rows = markdown_rows(text(folder))
-        assert [row[2:] for row in rows[:3]] == [
-            ["10.00", "12.50 ± 0.00", "+2.50", "+25.0"],
-            ["0.00", "–", "–", "–"],
-            ["–", "–", "–", "–"],
+        assert [[row[1], *row[3:]] for row in rows[:3]] == [
+            ["3", "10.00", "12.50 ± 0.00", "+2.50", "+25.0"],
+            ["0", "0.00", "–", "–", "–"],
+            ["0", "–", "–", "–", "–"],
         ]
 
 
@@ -188,6 +188,21 @@ class TestSeveralCombinations:
         best = {row["key"] for row in ResultTable.read(folder).summary[:4]}
         assert {row["key"] for row in records(folder, best=4)} == best
         assert {row["key"] for row in records(folder, best_for_each="y")} == {"00", "01", "02"}
+
+    def test_with_different_numbers_of_repetitions_show_them(self, tmp_path):
+        sweep = {"a": ({"lr": 1}, [8.0, 8.1, 8.2]), "b": ({"lr": 2}, [9.0, "failed", "failed"])}
+        document = text(write_results(tmp_path, sweep), best=2)
+        assert "over n = 1 to 3 finished repetitions" in document
+        head, *rows = markdown_rows(document)
+        assert [row[head.index("n")] for row in rows[:2]] == ["3", "1"]
+
+    def test_of_each_value_are_not_passed_over_for_the_best_of_another(self, tmp_path):
+        sweep = {
+            "a": ({"x": 1, "y": 1}, [8.0, 8.0]),
+            "b": ({"x": 1, "y": 2}, [9.0, "failed"]),
+            "c": ({"x": 2, "y": 1}, [12.0, 12.0]),
+        }
+        assert "not chosen" not in text(write_results(tmp_path, sweep), best_for_each="x")
 
     def test_are_compared_with_all_that_each_was_chosen_from(self, tmp_path):
         sweep = {f"{x}{y}": ({"x": x, "y": y}, [5.0 + x + y] * 6) for x in (1, 2) for y in range(2 * x)}

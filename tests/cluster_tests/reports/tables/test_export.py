@@ -17,8 +17,18 @@ from cluster.reports.tables.export import FORMATS, export
 from cluster.reports.tables.table_options import TableOptions
 from cluster.result_table import ResultTable
 from cluster.results.names import ChoiceError
+from cluster.storage.run_file import RunFile
+from data_pipeline.separation.separation import Separation
 from tests.cluster_tests.reports.tables.read_tables import HtmlTable, markdown_rows
-from tests.cluster_tests.results_files import BEFORE, read_json, results, write_json, write_results, write_trial
+from tests.cluster_tests.results_files import (
+    BEFORE,
+    experiment_json,
+    read_json,
+    results,
+    write_json,
+    write_results,
+    write_trial,
+)
 
 TEXT_FORMATS = ("md", "latex", "html")
 
@@ -257,6 +267,19 @@ class TestChoices:
         text = results(tmp_path, sweep).to_md(TableOptions(**shown))
         assert "n = 6 is too few for tests of 8 pairs that could have been chosen, which need n = 9." in text
 
+    def test_of_the_best_on_each_validation_set_compare_it_with_all_that_it_was_chosen_from(self, tmp_path):
+        path = "experiment_config.val_set"
+        sweep = {
+            f"{name}{lr}": ({path: name, LR: lr}, [9.0 + lr] * 6) for name, n in (("p", 4), ("q", 2)) for lr in range(n)
+        }
+        table = results(tmp_path, sweep)  # on one test set
+        assert "tests of 8 pairs that could have been chosen" in caption(table, best=1)
+        assert "tests of 15 pairs, which" in caption(table)
+
+    def test_of_the_best_few_of_one_ranking_compare_only_these(self, tmp_path):
+        sweep = {f"{lr}": ({LR: lr}, [9.0 + lr] * 6) for lr in range(7)}
+        assert "tests of 3 pairs, which need n = 7" in caption(results(tmp_path, sweep), best=3)
+
     @pytest.mark.parametrize(
         ("precision", "written"), [(0, "**10 ± 0**"), (1, "**10.5 ± 0.1**"), (3, "**10.500 ± 0.100**")]
     )
@@ -364,6 +387,27 @@ class TestWhatThereIsNot:
         with pytest.raises(ChoiceError, match=r"^column 'lr' may be p.lr or q.lr; write it in full$"):
             table.to_csv(TableOptions(columns=("lr",)))
         assert md_rows(table)[0][:2] == ["p.lr", "q.lr"]
+
+
+class TestATableOfTrials:
+    def test_says_only_of_the_shown_trials_how_far_they_are_from_training_and_what_trained_them(self, tmp_path):
+        folder = write_results(tmp_path, {"a": ({LR: 0.1}, [10.0]), "b": ({LR: 0.2}, [14.0])})
+        for key, torch in (("a", "2.1"), ("b", "2.5")):
+            trial = folder.trial(f"{key}/0")
+            write_json(trial, {**read_json(trial), "runs": [key]})
+            folder.write_run(key, RunFile(started=1.0, versions={"torch": torch}))
+        content = experiment_json(folder)
+        content["configs"]["experiment_config"]["train_set"] = "hands_train"
+        near = Separation(1234, None, 0, 0.0, None, 1234, 1, 2.0, 0.9, 0.8)
+        content["separations"] = [{"train": ["hands_train", None], "test": ["hands_test", None], **near.to_json()}]
+        folder.write_experiment(content)
+        table = ResultTable.read(folder)
+        for options in ({"best": 1}, {"best": 1, "trials": True}):
+            text = table.to_md(TableOptions(**options))
+            assert "Test frames are 1 or more frames (median 2) away from training frames" in text
+            assert "These results measure interpolation within a recording." in text
+            assert "Different versions" not in text
+        assert "Different versions trained these trials: torch 2.1 and 2.5." in table.to_md(TableOptions(trials=True))
 
 
 class TestDataThatIsAnOption:

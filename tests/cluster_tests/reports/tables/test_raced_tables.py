@@ -73,6 +73,10 @@ class TestATableForReading:
             assert len(table) == 2
             assert HOW_MANY in raced.to_md(options)
 
+    def test_of_more_than_were_ranked_claims_no_choice(self, raced):
+        assert "The best" not in raced.to_md(TableOptions(best=5))
+        assert "The best of 2 combinations in validation." in raced.to_md(TableOptions(best=1))
+
     def test_says_that_the_race_is_open(self, folder):
         folder.storage.remove("trials/b/1/trial.json")
         text = " ".join(summary_text(ResultTable.read(folder)).split())

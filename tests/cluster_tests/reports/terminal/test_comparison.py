@@ -284,9 +284,11 @@ class TestOptions:
 
 class TestSignificance:
     def test_is_adjusted_by_holm_for_all_pairs_of_all_experiments(self, write):
-        first = write("first", [({LR: lr}, ONE) for lr in (1, 2)])
-        second = write("second", [({LR: 1}, BETTER), ({LR: 2}, UNLIKE)])
-        third = write("third", [({LR: 1}, BETTER), ({LR: 2}, BETTER)])
+        # Eight repetitions, which four comparisons need.
+        one, better, unlike = [*ONE, 9.7], [*BETTER, 8.9], [*UNLIKE, 9.4]
+        first = write("first", [({LR: lr}, one) for lr in (1, 2)])
+        second = write("second", [({LR: 1}, better), ({LR: 2}, unlike)])
+        third = write("third", [({LR: 1}, better), ({LR: 2}, better)])
         comparisons = [pair.comparison for found in compared(first, second, third) for pair in found.pairs]
         assert len(comparisons) == 4
         p_values = np.array([c.p_value for c in comparisons])
@@ -303,7 +305,15 @@ class TestSignificance:
         assert "Holm-adjusted over all pairs;" in text
         text = experiments_text(compared(first, write("third", [({LR: 1}, BETTER[:5])]))[0])
         assert "too few" in text
-        assert "Fewer than 6 pairs are too few for a test." in text
+        assert "Fewer than 6 repetitions in both are too few for a test." in text
+
+    def test_is_unknown_where_no_difference_could_be_significant(self, write):
+        first = write("first", [({LR: lr}, ONE[:6]) for lr in (1, 2, 3)])
+        (found,) = compared(first, write("second", [({LR: lr}, BETTER[:6]) for lr in (1, 2, 3)]))
+        assert [pair.comparison.p_adjusted for pair in found.pairs] == [None] * 3
+        text = experiments_text(found)
+        assert "Fewer than 7 repetitions in both are too few for 3 tests." in text
+        assert "permutation test" not in text
 
     def test_for_a_script_has_all_of_it(self, write):
         first, second = write("first", [({LR: 1}, ONE)]), write("second", [({LR: 1}, BETTER)])
