@@ -148,6 +148,11 @@ class FrameTable:
         starts = np.flatnonzero(_starts(sequences[rows], index[rows], max_step))
         return Runs(rows, np.diff([*starts, n_frames]).tolist())
 
+    def has_repeated_places(self, n_frames: int) -> bool:
+        """Returns whether several frames have the same index in the same sequence."""
+        sequences, index = self._places(n_frames)
+        return len(np.unique(sequences * (_MAX_INDEX + 1) + index)) < n_frames
+
     def _places(self, n_frames: int) -> tuple[Indices, Indices]:
         """Returns the number of each frame's sequence and the frame's index in it, (N,) each."""
         frames = self.completed(n_frames, "")

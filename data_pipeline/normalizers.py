@@ -60,7 +60,9 @@ class PoseTransform:
     def select(self, rows: slice) -> "PoseTransform":
         """Returns the transforms of some of the poses; a tensor shared by all poses is kept."""
         tensors = (self.origin, self.scale, self.rotation)
-        origin, scale, rotation = (each if each is None or len(each) == 1 else each[rows] for each in tensors)
+        origin, scale, rotation = (
+            each if each is None or each.ndim < 3 or len(each) == 1 else each[rows] for each in tensors
+        )
         assert origin is not None
         return PoseTransform(origin, scale, rotation)
 

@@ -347,6 +347,9 @@ def _fingerprint(labels: Array, poses: Mapping[str, Array], frames: FrameTable) 
         # They decide which frames are successive, and so the acceleration error.
         rows, lengths = frames.runs(len(labels))
         digest.update(np.concatenate([rows, lengths]).data)
+        if frames.has_repeated_places(len(labels)):
+            # Then the order of the table decides too which frames are in a window.
+            digest.update(frames.run_starts(len(labels)).data)
     return digest.hexdigest()[:32]
 
 

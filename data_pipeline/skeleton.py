@@ -35,10 +35,12 @@ class Palm:
 class Skeleton:
     """The joints of a hand and their connections.
 
+    Metrics have the names of joints and fingers, so these must differ.
+
     Attributes:
         name: The dataset that introduced it.
         joint_names: One name for each of the J joints, in array order.
-        bones: Pairs of joints (a, b), the B bones.
+        bones: Pairs of joints (a, b), the B bones; at least two, whose lengths can be compared.
         extra_edges: Pairs of joints that exchange messages without a bone between them.
         fingers: Name and joints of each finger, from the palm outwards.
         palm: The joints that determine the orientation of the palm; None if the pose has no palm.
@@ -52,6 +54,14 @@ class Skeleton:
     palm: Palm | None = None
 
     def __post_init__(self) -> None:
+        names = [*self.joint_names, *(name for name, _ in self.fingers)]
+        if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+            raise ValueError(f"skeleton {self.name}: {twice[0]!r} is the name of two joints or fingers")
+        if len(self.bones) < 2:
+            raise ValueError(f"skeleton {self.name} needs at least 2 bones, not {len(self.bones)}")
+        for finger, joints in self.fingers:
+            if not joints or not set(joints) <= set(range(self.n_joints)):
+                raise ValueError(f"skeleton {self.name}: the finger {finger!r} needs joints of its {self.n_joints}")
         for edge in self.message_edges:
             if edge[0] == edge[1] or not all(0 <= joint < self.n_joints for joint in edge):
                 raise ValueError(f"skeleton {self.name}: {edge} does not join two of its {self.n_joints} joints")

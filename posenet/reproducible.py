@@ -59,7 +59,10 @@ def reproducible_process(*, threads: int, deterministic: bool, matmul_precision:
         # Filling new memory only guards against reading uninitialised values; it costs time and changes no results.
         _memory.fill_uninitialized_memory = False
         _Precision.set(matmul_precision)
-        yield
+        # A script may be in such a mode, in which tensors have no gradients or less precision.
+        modes = [torch.autocast(kind, enabled=False) for kind in ("cpu", "cuda")]
+        with torch.inference_mode(False), torch.enable_grad(), modes[0], modes[1]:
+            yield
     finally:
         n_threads, dtype, device, benchmark, deterministic_mode, of_compiler, fill, precision, state = before
         torch.set_num_threads(n_threads)

@@ -25,6 +25,16 @@ _TRIAL_FILE = re.compile(r"(?P<trial_id>[^/]+/[^/]+)/(?P<name>.+)")
 T = TypeVar("T")
 
 
+def _check_readable(text: bytes) -> None:
+    """Raises a `ValueError` if the text of a finished trial's file could not be read again."""
+    try:
+        problems = list(TrialFile.from_json(text, is_described=False).problems)
+    except ValueError as error:
+        problems = [f"{error}; what a normalizer learned may take most of it"]
+    if problems:
+        raise ValueError(f"{FileNames.TRIAL} could not be read again: {problems[0]}")
+
+
 class TrialFolder:
     """The files of one trial.
 
@@ -52,8 +62,15 @@ class TrialFolder:
         """Writes `trial.json`, and before it other files by their names, in their order.
 
         One that says that the trial is interrupted is not synchronised with the disk: nothing relies on it.
+
+        Raises:
+            ValueError: If the trial has finished, but its file could not be read again.
         """
-        files = {**files, FileNames.TRIAL: content.to_json().encode()}
+        # Messages with names of files that are not UTF-8 contain halves of surrogate pairs.
+        text = content.to_json().encode(errors="backslashreplace")
+        if content.status == "finished":
+            _check_readable(text)
+        files = {**files, FileNames.TRIAL: text}
         is_needed = content.status != "interrupted" or len(files) > 1
         self.experiment.write_files(self._path(""), files, sync=is_needed)
 

@@ -183,7 +183,7 @@ def _are_metrics(metrics: Any) -> bool:
                 return False
             # The fast check fails for NaN and infinity too, which some metrics may be.
             if not max(map(abs, values.values())) <= LARGEST and not all(
-                abs(value) <= LARGEST or value != value or value == math.inf for value in values.values()
+                abs(value) <= LARGEST or value != value or abs(value) == math.inf for value in values.values()
             ):
                 return False
             if not abs(values["distance"]) <= LARGEST or not abs(values["distance_before"]) <= LARGEST:

@@ -52,6 +52,7 @@ def build_parts(
     train = data["train"]
     device = train.labels.device
 
+    seed_process(seeds.initialisation)  # for normalizers that use random algorithms
     normalizer = None if config.normalizer is None else config.normalizer(train.skeleton)
     if normalizer is not None:
         normalizer.fit(poses for subset in train.subsets for poses, _ in train.chunks(subset, 65536))

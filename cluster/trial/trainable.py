@@ -141,7 +141,7 @@ def run_trial(
     training = _Training(trial, data, folder)
     try:
         # First of all: if an error follows, a checkpoint may be kept, which earlier runs trained.
-        training.runs = with_run(folder.read_trial().runs, trial.run_id)
+        training.take_over(folder.read_trial())
         with (
             reproducible_process(
                 threads=config.cpus_per_trial,
@@ -198,8 +198,15 @@ class _Training:
         self.is_training = False
         shorter = (TrialFolder(folder.experiment, shorter.trial_id) for shorter in trial.spec.shorter)
         self.saved = iter([(folder, FileNames.CHECKPOINT), *((other, FileNames.STATE) for other in shorter)])
-        self.started = time.time()
-        self.clock_start = time.monotonic()
+        self.now = (time.time(), time.monotonic())
+        self.started, self.clock_start = self.now
+
+    def take_over(self, previous: TrialFile) -> None:
+        """Keeps what the trial's file says of its training so far, until its checkpoint is loaded."""
+        self.runs = with_run(previous.runs, self.trial.run_id)
+        if previous.epochs and self.folder.has(FileNames.CHECKPOINT):
+            self.epoch, self.started = previous.epochs, previous.started or self.started
+            self.clock_start -= previous.train_seconds or 0.0
 
     def train(self, should_stop: Callable[[], bool], until: int | None) -> Iterator[TrialReport]:
         trial, settings = self.trial, self.trial.settings
@@ -315,7 +322,8 @@ class _Training:
                 return f"warning: {self.trial.id} starts again, since {unusable} cannot be used: {error}"
             self._write_trial()  # again, now that it is known how far the trial is
             return None
-        self.runs = (self.trial.run_id,)
+        self.runs, self.epoch = (self.trial.run_id,), 0
+        self.started, self.clock_start = self.now
         return None
 
     def _load(self, solver: Solver, folder: TrialFolder, state: Mapping[str, Any]) -> None:
@@ -328,7 +336,7 @@ class _Training:
         self.log = log
         self.epoch = solver.epoch
         self.started = state["started"]
-        self.clock_start -= state["train_seconds"]
+        self.clock_start = self.now[1] - state["train_seconds"]
         self.runs = with_run(state.get("runs", self.runs), self.trial.run_id)
 
     def _write_checkpoint(self, solver: Solver) -> None:
@@ -346,7 +354,8 @@ class _Training:
             "solver": solver.state_dict(),
             "started": self.started,
             "train_seconds": self._train_seconds(),
-            "examples": self._examples_key(),
+            # Without predictions, examples.npz is not written, and may have those of other examples.
+            "examples": self._examples_key() if self.log.predictions else None,
         }
 
     def _examples_key(self) -> list[Any]:

@@ -112,16 +112,16 @@ def _fingers(skeleton: Skeleton) -> list[tuple[int, ...]]:
     Raises:
         ValueError: If there are none, or if a joint is on two of them.
     """
-    fingers = [joints for _, joints in skeleton.fingers if joints]
+    fingers = [joints for _, joints in skeleton.fingers]
     joints = [joint for finger in fingers for joint in finger]
     if not fingers:
         raise ValueError(
             f"CorrectorFingerMLP needs a skeleton with fingers, but {skeleton.name} has none; name the joints of each, "
             'from the palm outwards: Skeleton(..., fingers=(("thumb", (1, 2, 3)), ("index", (4, 5, 6)), ...))'
         )
-    if len(set(joints)) < len(joints) or not set(joints) <= set(range(skeleton.n_joints)):
+    if len(set(joints)) < len(joints):
         raise ValueError(
-            f"CorrectorFingerMLP needs fingers without common joints, of the joints 0 to {skeleton.n_joints - 1}, but "
-            f"those of {skeleton.name} are {dict(skeleton.fingers)}"
+            f"CorrectorFingerMLP needs fingers without common joints, but those of {skeleton.name} are "
+            f"{dict(skeleton.fingers)}"
         )
     return fingers

@@ -542,6 +542,14 @@ class TestFingerprint:
         labels, a, b = contents
         assert fingerprint(labels, {"A": a, "B": b}) != fingerprint(LABELS, {"A": POSES, "B": OTHER_POSES})
 
+    def test_changes_with_what_is_in_a_window_also_where_frames_share_a_place(self, fingerprint):
+        sequence = ["a"] * len(LABELS)
+        rest = range(20, 20 + len(LABELS) - 4)
+        tables = [FrameTable.of(sequence=sequence, index=[*index, *rest]) for index in ([0, 1, 0, 1], [0, 6, 5, 10])]
+        starts = [table.run_starts(len(LABELS)).tolist() for table in tables]
+        assert starts[0] != starts[1]
+        assert fingerprint(frames=tables[0]) != fingerprint(frames=tables[1])
+
     def test_changes_with_the_name_of_a_subset(self, fingerprint):
         assert len({fingerprint(poses={subset: POSES}) for subset in ("A", "B", "AB", DEFAULT_SUBSET)}) == 4
 

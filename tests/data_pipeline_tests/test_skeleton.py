@@ -1,4 +1,5 @@
 import itertools
+import re
 
 import pytest
 
@@ -53,14 +54,32 @@ def test_an_unknown_number_of_joints_is_an_error_that_says_how_to_register_one()
 
 def test_a_registered_skeleton_is_found(monkeypatch):
     monkeypatch.setattr("data_pipeline.skeleton._SKELETONS", {})
-    finger = Skeleton("finger", ("root", "tip"), bones=((0, 1),))
+    finger = Skeleton("finger", ("root", "middle", "tip"), bones=((0, 1), (1, 2)))
     register_skeleton(finger)
-    assert skeleton_for(2) is finger
+    assert skeleton_for(3) is finger
 
 
 def test_a_bone_to_a_joint_that_does_not_exist_is_refused():
-    with pytest.raises(ValueError, match=r"\(0, 2\)"):
-        Skeleton("broken", ("root", "tip"), bones=((0, 2),))
+    with pytest.raises(ValueError, match=r"\(0, 3\)"):
+        Skeleton("broken", ("root", "middle", "tip"), bones=((0, 1), (0, 3)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"joint_names": ("a", "b", "a")}, "'a' is the name of two joints or fingers"),
+        ({"fingers": (("b", (1, 2)),)}, "'b' is the name of two joints or fingers"),
+        ({"fingers": (("thumb", (1,)), ("thumb", (2,)))}, "'thumb' is the name of two joints or fingers"),
+        ({"fingers": (("thumb", (1, 3)),)}, "the finger 'thumb' needs joints of its 3"),
+        ({"fingers": (("thumb", ()),)}, "the finger 'thumb' needs joints of its 3"),
+        ({"bones": ((0, 1),)}, "at least 2 bones, not 1"),
+    ],
+)
+def test_what_metrics_could_not_name_or_measure_is_refused(changed, says):
+    usual = {"joint_names": ("a", "b", "c"), "bones": ((0, 1), (1, 2))}
+    Skeleton("fine", **usual)
+    with pytest.raises(ValueError, match=re.escape(says)):
+        Skeleton("broken", **usual | changed)
 
 
 @pytest.mark.parametrize(
@@ -76,4 +95,4 @@ def test_a_bone_to_a_joint_that_does_not_exist_is_refused():
 )
 def test_a_palm_without_an_outline_is_refused(base, knuckles, says):
     with pytest.raises(ValueError, match=rf"skeleton small: .*{says}"):
-        Skeleton("small", ("a", "b", "c", "d"), bones=((0, 1),), palm=Palm(base, knuckles))
+        Skeleton("small", ("a", "b", "c", "d"), bones=((0, 1), (0, 2)), palm=Palm(base, knuckles))

@@ -86,6 +86,15 @@ class TestReproducibleProcess:
             "tf32 of convolutions": matmul_precision != "highest",
         }
 
+    @pytest.mark.parametrize("name", ["inference_mode", "no_grad", "autocast"])
+    def test_leaves_the_modes_of_a_script(self, name):
+        numbers = torch.rand(4, 4, requires_grad=True)
+        mode = torch.autocast("cpu", dtype=torch.bfloat16) if name == "autocast" else getattr(torch, name)()
+        with mode, reproducible_process(threads=1, deterministic=True, matmul_precision="highest"):
+            product = numbers.clone() @ numbers
+            assert product.requires_grad
+            assert product.dtype == torch.float32
+
     def test_makes_models_that_are_compiled_deterministic_too(self):
         """In a process of its own, since it imports the compiler, which otherwise no training does."""
         code = """if True:

@@ -1,6 +1,7 @@
 """A trial that was stopped and continues, and files that are damaged in between."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import torch
 from cluster.storage.filesystem import Storage, StorageError
 from cluster.storage.frame_errors import FrameErrors
 from cluster.storage.records import from_parquet
+from cluster.storage.trial_file import MAX_TRIAL_BYTES, TrialFile
 from cluster.trial.trainable import run_trial
 from data_pipeline.augmenters import RandomRotator, RandomScaler
 from data_pipeline.frame_table import FrameTable
@@ -224,6 +226,16 @@ class TestATrialThatIsPaused:
         assert (report.status, report.epoch) == ("paused", 3)
         finish(small_experiment, STATEFUL)
         assert numbers_of(small_experiment) == undisturbed
+
+    def test_with_other_examples_does_not_take_predictions_of_the_previous_ones_for_theirs(
+        self, small_experiment, half_way
+    ):
+        others = {**STATEFUL, "solver_config.val_example_indices": [5, 7]}
+        pause(small_experiment, others, 2)  # at once, since it is further
+        finish(small_experiment, others)
+        logged = np.load(half_way / "examples.npz")
+        assert logged["indices"].tolist() == [5, 7]
+        assert sorted(set(logged["epochs"].tolist())) == [4, 5]
 
     @pytest.mark.parametrize("until", [EPOCHS, EPOCHS + 1])
     def test_is_finished_if_that_is_its_last_epoch(self, small_experiment, undisturbed, until):
@@ -448,11 +460,14 @@ class TestATrialThatFails:
         def fail(*arguments, **named):
             raise error
 
-        trial = small_experiment.trial(STATEFUL)
+        before, trial = json.loads((half_way / "trial.json").read_text()), small_experiment.trial(STATEFUL)
         with monkeypatch.context() as patch:
             patch.setattr(place, fail)
             *_, report = run_trial(*trial)
         assert report.status == "failed"
+        trial = json.loads((half_way / "trial.json").read_text())
+        assert (trial["status"], trial["epochs"], trial["started"]) == ("failed", 3, before["started"])
+        assert trial["train_seconds"] >= before["train_seconds"]
         first, *_ = finish(small_experiment, STATEFUL)
         assert first.epoch == 4
         assert numbers_of(small_experiment) == undisturbed
@@ -512,6 +527,35 @@ class SilentNormalizer(Shifter):
         return {"mean_mm": torch.zeros(3)}
 
 
+class LargeNormalizer(Shifter):
+    """Has learned more than a trial's file may have."""
+
+    def learned(self):
+        return {"mean_mm": [0.123456789] * (MAX_TRIAL_BYTES // 10)}
+
+
+class DrawingNormalizer(Shifter):
+    """Draws from the process's generator when it learns, as some algorithms of torch do."""
+
+    def fit(self, poses):
+        self.drawn = torch.rand(3).tolist()
+
+    def learned(self):
+        return {"drawn": self.drawn}
+
+
+class OddMLP(CorrectorMLP):
+    """Fails with the name of a file that is not UTF-8."""
+
+    def correction(self, poses):
+        raise ValueError("cannot read " + os.fsdecode(b"a_\xff.txt"))
+
+
+def log_error(poses, labels, skeleton):
+    """−inf where a joint is exact."""
+    return torch.log(torch.zeros_like(poses[:, 0, 0]))
+
+
 class LeavingMLP(CorrectorMLP):
     """Ends the process, or tries to."""
 
@@ -524,6 +568,37 @@ def test_an_error_while_the_results_are_written_is_a_failed_row_that_says_so(sma
     assert report.status == "failed"
     assert "TypeError" in report.error
     assert json.loads((folder_of(small_experiment) / "trial.json").read_text())["status"] == "failed"
+
+
+def test_a_trial_whose_file_could_not_be_read_again_fails_and_says_why(small_experiment):
+    *_, report = finish(small_experiment, {"experiment_config.normalizer": LargeNormalizer})
+    assert report.status == "failed"
+    assert "trial.json could not be read again: it has more than 16,777,216 characters" in report.error
+    assert json.loads((folder_of(small_experiment) / "trial.json").read_text())["error"] == report.error
+
+
+def test_a_metric_may_be_infinite(small_experiment):
+    *_, report = finish(small_experiment, {"solver_config.metrics": [log_error]})
+    assert report.status == "finished"
+    trial = TrialFile.from_json((folder_of(small_experiment) / "trial.json").read_text())
+    assert (trial.status, trial.metrics["val"]["mean"]["log_error"]) == ("finished", -math.inf)
+
+
+def test_an_error_that_is_not_utf_8_is_recorded(small_experiment):
+    *_, report = finish(small_experiment, {"base_hyperparams.model": OddMLP})
+    trial = TrialFile.from_json((folder_of(small_experiment) / "trial.json").read_bytes())
+    assert (report.status, trial.status) == ("failed", "failed")
+    assert trial.error.startswith("ValueError: cannot read a_")
+
+
+def test_what_a_process_drew_before_does_not_change_what_a_normalizer_learns(small_experiment):
+    learned = []
+    for n_drawn in (0, 5):
+        torch.rand(n_drawn)
+        finish(small_experiment, {"experiment_config.normalizer": DrawingNormalizer})
+        learned.append(json.loads((folder_of(small_experiment) / "trial.json").read_text())["normalizer"])
+        shutil.rmtree(small_experiment.folder)
+    assert learned[0] == learned[1]
 
 
 def test_a_class_that_ends_the_process_is_a_failed_row(small_experiment):

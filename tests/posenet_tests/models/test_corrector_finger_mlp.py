@@ -57,7 +57,6 @@ class TestCorrectorFingerMLP:
         [
             ((), r"needs a skeleton with fingers, but Hand has none; name the joints .*Skeleton\(\.\.\., fingers="),
             ((("one", (1, 2)), ("two", (2, 3))), r"those of Hand are {'one': \(1, 2\), 'two': \(2, 3\)}"),
-            ((("one", (3, 4)),), r"of the joints 0 to 3, but those of Hand are {'one': \(3, 4\)}"),
         ],
     )
     def test_refuses_a_skeleton_without_separate_fingers_and_says_why(self, fingers, says):
