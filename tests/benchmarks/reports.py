@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.storage.archive import BUNDLE_TRIALS
+from cluster.storage.records import joined
 from data_pipeline.pose_dataset import write_dataset
 from tests.benchmarks.sweeps import experiment, run_quietly
 
@@ -108,18 +109,19 @@ def write_experiment(source: Path, folder: Path, n: int) -> None:
     folder.mkdir(parents=True)
     (folder / "experiment.json").write_text(json.dumps(described))
     (example,) = source.glob("trials/*/0/examples.npz")
-    part: list[tuple[str, str, pa.Table]] = []
-    for trial in trials(source, n):
-        trial_id, text, records = trial
+    part: list[tuple[str, str, bytes]] = []
+    for trial_id, text, records in trials(source, n):
         own = folder / "trials" / trial_id
         own.mkdir(parents=True)
         for name in ("examples.npz", "frames.parquet"):
             (own / name).write_bytes(example.with_name(name).read_bytes())
+        buffer = io.BytesIO()
+        pq.write_table(records, buffer, compression="zstd", write_page_checksum=True)
         if n <= BUNDLE_TRIALS:
             (own / "trial.json").write_text(text)
-            pq.write_table(records, own / "records.parquet", compression="zstd", write_page_checksum=True)
+            (own / "records.parquet").write_bytes(buffer.getvalue())
             continue
-        part.append(trial)
+        part.append((trial_id, text, buffer.getvalue()))
         if len(part) == BUNDLE_TRIALS:
             write_part(folder, part)
             part = []
@@ -127,7 +129,7 @@ def write_experiment(source: Path, folder: Path, n: int) -> None:
         write_part(folder, part)
 
 
-def write_part(folder: Path, part: list[tuple[str, str, pa.Table]]) -> None:
+def write_part(folder: Path, part: list[tuple[str, str, bytes]]) -> None:
     archive = folder / "archive"
     archive.mkdir(exist_ok=True)
     name = f"{len(list(archive.iterdir())) // 2 + 1:06d}-00000000"
@@ -135,9 +137,7 @@ def write_part(folder: Path, part: list[tuple[str, str, pa.Table]]) -> None:
     buffer = io.BytesIO()
     pq.write_table(texts, buffer, compression="zstd", write_page_checksum=True)
     (archive / f"{name}.trials.parquet").write_bytes(buffer.getvalue())
-    records = pa.concat_tables([trial[2] for trial in part]).unify_dictionaries()
-    path = archive / f"{name}.records.parquet"
-    pq.write_table(records, path, compression="zstd", write_page_checksum=True, row_group_size=2**16)
+    (archive / f"{name}.records.parquet").write_bytes(joined([records for _, _, records in part]))
 
 
 def run(arguments: Sequence[str], results: Path) -> tuple[float, float]:
