@@ -164,7 +164,7 @@ def _bone_tree(skeleton: Skeleton, device: torch.device, dtype: torch.dtype) -> 
     moved_by = torch.zeros(skeleton.n_joints, len(bones), dtype=dtype)
     for joint, path in paths.items():
         moved_by[joint, path] = 1
-    starts, ends = torch.tensor(bones, dtype=torch.long, device=device).view(-1, 2).unbind(dim=1)  # (B,) each
+    starts, ends = torch.tensor(bones, device=device).unbind(dim=1)  # (B,) each
     return starts, ends, (moved_by - moved_by.mean(dim=0)).to(device)
 
 

@@ -64,9 +64,15 @@ def _searched(results: Results, experiment: ExperimentFile) -> str:
     seeds = f" (seeds derived from {seed})" if isinstance(seed, int) else ""
     folds = f" on each of {n_folds(results, results.folds)} folds" if results.folds else ""
     was = "was" if n == 1 else "were"
-    compared = "planned" if results.is_open else "compared" if n > 1 else "trained"
+    compared = "planned" if _goes_on(results) else "compared" if n > 1 else "trained"
     compared += ", each" if n > 1 else ""
     return f"{combinations}{of} {was} {compared} with {n_repetitions}{folds}{seeds}."
+
+
+def _goes_on(results: Results) -> bool:
+    """Returns whether trainings have not ended, also not with an error."""
+    rows = (trial for row in results.ranked for trial in results.repetitions[row["key"]])
+    return any(trial["status"] in ("interrupted", "pending") for trial in rows)
 
 
 def _range(found: Range) -> str:
@@ -156,9 +162,9 @@ def _unfinished(results: Results, experiment: ExperimentFile) -> Iterator[str]:
     if not _is_raced(experiment):
         if results.n_not_proposed:
             yield f"The search has not proposed {count(results.n_not_proposed, 'combination')} yet."
-        if results.is_open:
-            n_complete = sum(map(results.is_complete, results.summary))
-            yield f"So far, {n_complete:,} of {count(len(results.summary), 'combination')} finished all repetitions."
+        if _goes_on(results):
+            n_finished = sum(trial["status"] == "finished" for trial in results.trials)
+            yield f"Finished so far: {n_finished:,} of {count(len(results.trials), 'training')}."
     yield from captions.unfinished(results, results.ranked)
 
 

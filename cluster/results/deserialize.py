@@ -59,8 +59,6 @@ def decode_skeleton(trial: TrialFile) -> Skeleton:
     arguments = read_as(_Data, trial.description.get("data"), "data").skeleton.args
     palm = None if arguments.palm is None else arguments.palm.args
     skeleton = Skeleton(**{**vars(arguments), "palm": palm})
-    if not all(joint < skeleton.n_joints for _, joints in skeleton.fingers for joint in joints):
-        raise ValueError(f"the fingers of the skeleton have more joints than its {skeleton.n_joints}")
     # The description of a built-in skeleton does not include its palm.
     return next((known for known in BUILT_IN if replace(known, palm=None) == skeleton), skeleton)
 

@@ -26,6 +26,9 @@ FINAL: tuple[Status, ...] = ("finished", "diverged")
 MAX_TRIAL_BYTES = 2**24
 """The largest file of a trial that is read; it usually has 20 kB."""
 
+_MAX_TEXT = 100_000
+"""The longest error and traceback that are kept, in characters."""
+
 _RUNNING = "running"
 """The status of an `interrupted` trial in its file: the file does not know whether a process still trains it."""
 
@@ -121,6 +124,7 @@ class TrialFile(NamedTuple):
     def to_json(self) -> str:
         """Returns the file's text."""
         content = {name: getattr(self, name) for name in _names(self.status)}
+        content |= {name: _shortened(text) for name in ("error", "traceback") if (text := content.get(name))}
         if self.status == "interrupted":
             content["status"] = _RUNNING
         return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
@@ -129,6 +133,12 @@ class TrialFile(NamedTuple):
     def val_distance_mm(self) -> float | None:
         """The validation distance of a finished trial, mean over subsets, mm; None if it has not finished."""
         return self.metrics["val"][MEAN_SUBSET]["distance"] if self.status == "finished" else None
+
+
+def _shortened(text: str) -> str:
+    """Returns a text without its middle if it is longer than any that a person reads."""
+    half = _MAX_TEXT // 2
+    return text if len(text) <= _MAX_TEXT else f"{text[:half]} … {text[-half:]}"
 
 
 @cache

@@ -117,6 +117,8 @@ def _places(train: Frames, tested: Frames) -> tuple[Indices, Indices] | None:
     index = np.concatenate([frames.index for frames in completed if frames.index is not None])  # (N + M,)
     places = codes * _SPAN + index
     of_train, of_tested = places[:n], places[n:]
+    if any(len(np.unique(own)) < len(own) for own in (of_train, of_tested)):
+        return of_train, of_tested  # two hands in one frame, for example: labels tell nothing
     common, rows, other_rows = np.intersect1d(of_train, of_tested, return_indices=True)
     far = mean_distances_mm(train.labels[rows], tested.labels[other_rows]) > NEAR_MM
     n_common, n_far = (np.bincount(found // _SPAN, minlength=codes.max() + 1) for found in (common, common[far]))

@@ -6,7 +6,7 @@ import torch
 
 from data_pipeline import normalizers
 from data_pipeline.batch import Batch
-from data_pipeline.normalizers import GlobalNormalizer, Normalizer, Shifter
+from data_pipeline.normalizers import GlobalNormalizer, Normalizer, PoseTransform, Shifter
 from data_pipeline.skeleton import HANDS17
 from tests.support import case_id, cases, global_random_states, hands
 
@@ -217,3 +217,11 @@ def assert_same_frames(first, second):
         one, other = getattr(first, name), getattr(second, name)
         assert (one is None) == (other is None)
         assert one is None or torch.equal(one, other)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (21, 3), (1, 1, 3), (8, 1, 3)])
+def test_a_part_of_a_transform_changes_poses_like_the_whole(shape):
+    poses, origin = torch.rand(8, 21, 3), torch.rand(shape)
+    transform = PoseTransform(origin=origin, scale=origin + 1)
+    part = transform.select(slice(2, 5))
+    assert torch.equal(part.normalize(poses[2:5]), transform.normalize(poses)[2:5])

@@ -14,8 +14,8 @@ from cluster.reports.tables.combinations import (
     anywhere,
     by_validation_set,
     chosen_split,
-    n_chosen_from,
     place_of,
+    rankings,
 )
 from cluster.reports.tables.marks import ResultGroup, rate
 from cluster.reports.tables.metric_labels import MEASURES, Measure
@@ -239,7 +239,7 @@ class GroupTable:
     def _marks(self) -> tuple[list[Mark], str]:
         """Returns the mark of each line, which compares combinations within a group, and what the marks mean."""
         lower = self._measure.is_lower_better
-        chosen_from = n_chosen_from(self.results, self.rows, self._place)
+        chosen_from = rankings(self.results, self.rows, self._place)
         rated, explained = rate(
             [
                 ResultGroup({line.row["key"]: line.group.after for line in of}, lower, chosen_from)

@@ -20,7 +20,7 @@ from cluster.reports.tables.columns import (
     OptionColumn,
 )
 from cluster.reports.tables.dropped import dropped_grid
-from cluster.reports.tables.marks import Rating, ResultGroup, rate
+from cluster.reports.tables.marks import Ranking, Rating, ResultGroup, rate
 from cluster.reports.tables.metric_labels import MEASURES, Measure
 from cluster.reports.tables.table_options import TableOptions
 from cluster.results.change_intervals import change_intervals
@@ -206,7 +206,7 @@ class CombinationTable:
         shown = [self._named(name) for name in self.table_options.columns or ("after",)]
         raws = dict.fromkeys(after if name == "after" else name for name in shown)
         rated = [raw for raw in raws if raw in self._measured and is_rated(*self._measured[raw][:2])]
-        chosen_from = n_chosen_from(self.results, self.rows, place_of(self.results, self.table_options))
+        chosen_from = rankings(self.results, self.rows, place_of(self.results, self.table_options))
         return rate_columns(self.results, self.rows, {raw: self._measured[raw][0] for raw in rated}, chosen_from)
 
 
@@ -273,15 +273,14 @@ def anywhere(row: Row) -> Hashable:
     return None
 
 
-def n_chosen_from(results: Results, rows: Sequence[Row], place: Place | None) -> dict[str, int]:
-    """Returns from how many combinations each row was chosen, by its key.
+def rankings(results: Results, rows: Sequence[Row], place: Place | None) -> dict[str, Ranking]:
+    """Returns what each row was chosen from, by its key: the combinations of its place and validation set.
 
-    Nothing is returned without a choice, or if fresh repetitions, which took no part in it, confirm the results. The
-    first few of a single ranking count as one each: the choice favours none of them over the others.
+    Nothing is returned without a choice, or if fresh repetitions, which took no part in it, confirm the results.
 
     Args:
         results: The experiment's results.
-        rows: The combinations that are the best of their place on their validation set.
+        rows: The first few combinations of each place on each validation set.
         place: The place of a combination; None if nothing was chosen.
     """
     if place is None or results.n_confirming:
@@ -289,15 +288,15 @@ def n_chosen_from(results: Results, rows: Sequence[Row], place: Place | None) ->
     sets = results.data_sets.get("val", {})
     trained = (row for row in results.summary if row["n"] or row["key"] in results.dropped)
     counts = Counter((place(row), sets.get(row["key"])) for row in trained)
-    groups = {row["key"]: (place(row), sets.get(row["key"])) for row in rows}
-    return {key: counts[group] for key, group in groups.items()} if len(set(groups.values())) > 1 else {}
+    places = {row["key"]: (place(row), sets.get(row["key"])) for row in rows}
+    return {key: Ranking(found, counts[found]) for key, found in places.items()}
 
 
 def rate_columns(
     results: Results,
     rows: Sequence[Row],
     measures: Mapping[str, Measure | None],
-    chosen_from: Mapping[str, int] = MappingProxyType({}),
+    chosen_from: Mapping[str, Ranking] = MappingProxyType({}),
 ) -> tuple[dict[str, dict[str, Rating]], str]:
     """Rates combinations that were measured on the same data, in some columns of the trials' table.
 
@@ -305,7 +304,7 @@ def rate_columns(
         results: The experiment's results.
         rows: The combinations.
         measures: The metric of each column, by its name.
-        chosen_from: From how many combinations each was chosen, by its key; see `n_chosen_from`.
+        chosen_from: What each was chosen from, by its key; see `rankings`.
 
     Returns:
         The ratings by key for each column, and a sentence that explains the marks.

@@ -1,7 +1,9 @@
 """Which results of a table are the best and the second best, and which do not differ significantly from them."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,6 +13,18 @@ from cluster.results.statistics import MIN_REPETITIONS, Comparison, adjusted, co
 Values = Sequence[float | None]
 
 
+class Ranking(NamedTuple):
+    """The combinations of which the first few are shown.
+
+    Attributes:
+        place: What distinguishes it from other rankings.
+        n: How many combinations it has.
+    """
+
+    place: Hashable
+    n: int
+
+
 @dataclass(frozen=True)
 class ResultGroup:
     """Comparable results: one metric, measured on the same data, paired by repetition.
@@ -18,21 +32,23 @@ class ResultGroup:
     Attributes:
         values: The results of each combination, by its key.
         is_lower_better: Whether the best is the lowest.
-        n_chosen_from: From how many combinations each was chosen, by its key; 1 for those that are missing.
+        rankings: What each combination was chosen from, by its key; nothing for those that were not chosen.
     """
 
     values: Mapping[str, Values]
     is_lower_better: bool
-    n_chosen_from: Mapping[str, int] = field(default_factory=dict)
+    rankings: Mapping[str, Ranking] = field(default_factory=dict)
 
     def n_pairs(self, keys: Sequence[str]) -> int:
         """Returns how many pairs the comparisons of these combinations could have been.
 
-        The best of many settings has lower errors than a single one, also if all of them are equal. So each comparison
-        counts as all pairs of what its two sides were chosen from.
+        The best of many settings has lower errors than a single one, also if all of them are equal. So all pairs of
+        two rankings count. Within a ranking, only the shown pairs do: the choice favours none over the others.
         """
-        counts = [self.n_chosen_from.get(key, 1) for key in keys]
-        return (sum(counts) ** 2 - sum(n**2 for n in counts)) // 2
+        n_shown = Counter(self.rankings.get(key, Ranking(key, 1)) for key in keys)
+        sizes = [ranking.n for ranking in n_shown]
+        between = (sum(sizes) ** 2 - sum(n**2 for n in sizes)) // 2
+        return between + sum(math.comb(n, 2) for n in n_shown.values())
 
 
 class Rating(NamedTuple):
@@ -105,8 +121,8 @@ def rate(groups: Sequence[ResultGroup], *, on: str = "") -> tuple[list[dict[str,
         for key in group.values.keys() - set(keys)  # not looked up in the list, which may have thousands
     )
     among = " among those with the most repetitions" * has_fewer + f" on {on}" * bool(on)
-    is_chosen = any(n > 1 for group in groups for n in group.n_chosen_from.values())
-    pairs = "pairs that could have been chosen" if is_chosen else "pairs"
+    n_shown = sum(math.comb(len(keys), 2) for keys in ranked)
+    pairs = "pairs that could have been chosen" if n_pairs > n_shown else "pairs"
     return ratings, _explained(n_pairs, pairs, n, among, is_tested=is_tested) if with_best else ""
 
 

@@ -8,7 +8,7 @@ from cluster.reports.formats.grid import Cell, Grid, option_cells
 from cluster.reports.formats.xlsx import Style
 from cluster.reports.tables import captions
 from cluster.reports.tables.columns import MeasuredColumn
-from cluster.reports.tables.combinations import chosen_split, n_chosen_from, rate_columns
+from cluster.reports.tables.combinations import chosen_split, rankings, rate_columns
 from cluster.reports.tables.metric_labels import MEASURES
 from cluster.reports.tables.table_options import TableOptions
 from cluster.results.experiment_description import DataSet
@@ -53,7 +53,7 @@ class PivotTable:
         raw = column(self.split, table_options.metric)
         measure = MEASURES[table_options.metric]
         shown = list(self._cells.values())
-        chosen_from = n_chosen_from(results, shown, self._place)
+        chosen_from = rankings(results, shown, self._place)
         ratings, self.explained = rate_columns(results, shown, {raw: measure}, chosen_from)
         self._column = MeasuredColumn(raw, raw, results.values(raw), measure, False, ratings[raw])
 

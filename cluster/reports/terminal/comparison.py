@@ -67,6 +67,7 @@ class ExperimentComparison:
         pairs: The combinations that are the same except for the differences of the experiments.
         unpaired: The number of combinations without a counterpart in each experiment.
         raced: A sentence on the race of each experiment that has one.
+        n_tests: The comparisons for which p-values are adjusted together, also those with other experiments.
     """
 
     names: tuple[str, str]
@@ -75,6 +76,7 @@ class ExperimentComparison:
     pairs: Sequence[Pair]
     unpaired: tuple[int, int]
     raced: Sequence[str]
+    n_tests: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,11 +108,13 @@ def compare_experiments(first: Results, others: Sequence[Results]) -> list[Exper
     """
     one = _Side.of(first)
     found = [_compare_sides(one, _Side.of(other)) for other in others]
-    after = iter(adjusted([pair.comparison for each in found for pair in each.pairs if pair.comparison is not None]))
+    compared = [pair.comparison for each in found for pair in each.pairs if pair.comparison is not None]
+    after = iter(adjusted(compared))
     return [
         replace(
             each,
             pairs=[pair if pair.comparison is None else replace(pair, comparison=next(after)) for pair in each.pairs],
+            n_tests=len(compared),
         )
         for each in found
     ]

@@ -42,7 +42,8 @@ def experiments_text(found: ExperimentComparison) -> str:
         parts.append(terminal_table(Grid("", "", headers, rows, len(paths)), terminal_width()))
         if len(found.pairs) > _MAX_PAIRS:
             parts.append(f"and {count(len(found.pairs) - _MAX_PAIRS, 'more pair')}; --json has all")
-        parts.append(_explanation([pair.comparison for pair in found.pairs], found.split, second, first, _ADJUSTED))
+        comparisons = [pair.comparison for pair in found.pairs]
+        parts.append(_explanation(comparisons, found.n_tests, found.split, second, first, _ADJUSTED))
     else:
         parts.append("No combination of one has a counterpart in the other.")
     left = [f"{n} of {name}" for n, name in zip(found.unpaired, found.names, strict=True) if n]
@@ -69,7 +70,7 @@ def combinations_text(found: CombinationComparison) -> str:
     else:
         difference, p_value = comparison_cells(found.comparison)
         parts.append(f"{keys[1]} minus {keys[0]}: {difference} mm, p: {p_value}")
-        parts.append(_explanation([found.comparison], found.split, keys[1], keys[0], ""))
+        parts.append(_explanation([found.comparison], 1, found.split, keys[1], keys[0], ""))
     parts += found.confirmed
     return "\n\n".join(parts)
 
@@ -119,7 +120,9 @@ def comparison_cells(comparison: Comparison | None) -> tuple[str, str]:
     return difference, p_text(comparison.p_adjusted).removeprefix("= ") + (" *" if comparison.is_significant else "")
 
 
-def _explanation(comparisons: Sequence[Comparison | None], split: str, second: str, first: str, p_of: str) -> str:
+def _explanation(
+    comparisons: Sequence[Comparison | None], n_tests: int, split: str, second: str, first: str, p_of: str
+) -> str:
     lines = [
         f"Mean distance on the {SPLITS[split]}, mm. A difference is {second} minus {first}, paired by the",
         "repetitions' seeds; its 95 % interval is for this comparison only. Repetitions without a counterpart are in",
@@ -128,8 +131,8 @@ def _explanation(comparisons: Sequence[Comparison | None], split: str, second: s
     known = [comparison for comparison in comparisons if comparison is not None]
     is_tested = any(not comparison.too_few for comparison in known)
     if any(comparison.too_few for comparison in known):
-        n_needed = MIN_REPETITIONS if is_tested else repetitions_needed(len(known))
-        tests = "a test" if n_needed == MIN_REPETITIONS else f"{len(known):,} tests"
+        n_needed = MIN_REPETITIONS if is_tested else repetitions_needed(n_tests)
+        tests = "a test" if n_needed == MIN_REPETITIONS else f"{n_tests:,} tests"
         lines.append(f"Fewer than {n_needed} repetitions in both are too few for {tests}.")
     if is_tested:
         lines.append(f"p: sign-flip permutation test{p_of}; *: p ≤ 0.05.")

@@ -168,11 +168,12 @@ class TestTheParagraph:
         sweep = {f"k{lr}": ({"lr": lr}, [9.0 + lr] * 2 if lr < 2 else [None] * 2) for lr in range(5)}
         text = paragraph(write_results(tmp_path, sweep))
         assert text.startswith("All 5 combinations of lr (0, 1, 2, 3, 4) were planned, each with 2 repetitions.")
-        assert "So far, 2 of 5 combinations finished all repetitions." in text
+        assert "Finished so far: 4 of 10 trainings." in text
 
     def test_says_what_is_missing_from_means_and_that_a_lower_one_was_not_chosen(self, tmp_path):
         sweep = {"a": ({"lr": 0.1}, [10.0, 10.2, 10.1]), "b": ({"lr": 0.2}, [4.0, "failed", 4.2])}
         text = paragraph(write_results(tmp_path, sweep))
+        assert text.startswith("Both combinations of lr (0.1, 0.2) were compared, each with 3 repetitions.")
         assert "1 repetition failed and is excluded from all means." in text
         lowest = "lowest mean distance on the validation set hands_val (1,234 frames) among those with all repetitions"
         assert f"{lowest} was chosen: lr 0.1" in text

@@ -544,6 +544,13 @@ class DrawingNormalizer(Shifter):
         return {"drawn": self.drawn}
 
 
+class VerboseMLP(CorrectorMLP):
+    """Fails with a very long text."""
+
+    def correction(self, poses):
+        raise ValueError("start" + "x" * MAX_TRIAL_BYTES + "end")
+
+
 class OddMLP(CorrectorMLP):
     """Fails with the name of a file that is not UTF-8."""
 
@@ -582,6 +589,14 @@ def test_a_metric_may_be_infinite(small_experiment):
     assert report.status == "finished"
     trial = TrialFile.from_json((folder_of(small_experiment) / "trial.json").read_text())
     assert (trial.status, trial.metrics["val"]["mean"]["log_error"]) == ("finished", -math.inf)
+
+
+def test_a_very_long_error_is_recorded_without_its_middle(small_experiment):
+    finish(small_experiment, {"base_hyperparams.model": VerboseMLP})
+    trial = TrialFile.from_json((folder_of(small_experiment) / "trial.json").read_bytes())
+    assert trial.status == "failed"
+    assert trial.error.startswith("ValueError: startxxx")
+    assert trial.error.endswith("xxxend")
 
 
 def test_an_error_that_is_not_utf_8_is_recorded(small_experiment):

@@ -80,6 +80,11 @@ class TestDistances:
         found = separation(train, tested.take(np.arange(100)))
         assert found.sentence("test").startswith("No test frame is in a sequence of the training set.")
 
+    def test_of_two_hands_in_each_frame_are_those_of_the_recording(self):
+        both = Samples(LABELS[:200], {}, FrameTable.of(sequence=["a"] * 200, index=[*range(100)] * 2))
+        distances = training_distances(both.take(np.arange(180)), both.take(np.arange(180, 200)))
+        np.testing.assert_array_equal(distances, [0] * 20)
+
     def test_count_within_sequences_only(self):
         samples = video(sequence=["a"] * (N // 2) + ["b"] * (N // 2), index=[*range(N // 2)] * 2)
         train, tested = samples.take(np.arange(N // 2 - 3)), samples.take(np.arange(N // 2 - 1, N))

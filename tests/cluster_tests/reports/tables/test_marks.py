@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.reports.tables.marks import ResultGroup, rate
+from cluster.reports.tables.marks import Ranking, ResultGroup, rate
 from cluster.results.statistics import compare, holm
 
 values = st.lists(st.none() | st.floats(0, 100), min_size=3, max_size=3)
@@ -138,11 +138,19 @@ class TestWithEnoughRepetitions:
 
     def test_the_best_of_many_counts_as_all_that_it_was_chosen_from(self):
         values = {"a": noisy(10.0), "b": noisy(10.4, seed=1), "c": noisy(11.0, seed=2)}
-        chosen_from = {"a": 1, "b": 2, "c": 3}  # 1·2 + 1·3 + 2·3 pairs
+        chosen_from = {key: Ranking(key, n) for n, key in enumerate("abc", 1)}  # 1·2 + 1·3 + 2·3 pairs
         (ratings,), text = rate([ResultGroup(values, True, chosen_from)])
         p_values = [compare(values[key], values["a"]).p_value for key in "bc"]
         assert [ratings[key].p_adjusted for key in "bc"] == holm(p_values, n_others=11 - 2)
         assert "Holm-adjusted over all pairs that could have been chosen, p > 0.05" in text
+
+    def test_the_first_of_two_rankings_count_with_all_of_the_other_one(self):
+        """Three of ten and two of four: 10 · 4 pairs of the two rankings, and the 3 and 1 shown pairs within them."""
+        chosen_from = {key: Ranking("first", 10) for key in "abc"} | {key: Ranking("second", 4) for key in "de"}
+        _, text = rate([ResultGroup({key: noisy(10.0, n=6) for key in "abcde"}, True, chosen_from)])
+        assert "tests of 44 pairs that could have been chosen" in text
+        _, text = rate([ResultGroup({key: noisy(10.0, n=6) for key in "abc"}, True, chosen_from)])
+        assert "tests of 3 pairs, which need" in text
 
     @pytest.mark.slow
     @pytest.mark.parametrize("n_settings", [10, 50])
@@ -154,7 +162,9 @@ class TestWithEnoughRepetitions:
             one, *many = rng.standard_normal((1 + n_settings, 12)).tolist()
             values = {"one": one, "best": min(many, key=np.mean)}
             for is_counted in counts:
-                (ratings,), _ = rate([ResultGroup(values, True, {"best": n_settings} if is_counted else {})])
+                (ratings,), _ = rate(
+                    [ResultGroup(values, True, {"best": Ranking("many", n_settings)} if is_counted else {})]
+                )
                 counts[is_counted] += "second" in [rating.mark for rating in ratings.values()]
         assert counts[True] <= 16 < counts[False]
 
