@@ -136,10 +136,12 @@ def reproduce(
         raise UserError(f"{where} is not finished, so there is nothing to compare with: {state}{why}")
     if trial.key is None or trial.repetition is None or trial.device is None or not trial.description:
         raise UserError(f"the trial.json of {trial_id} does not say how it was trained; was it edited?")
-    content = folder.read_experiment()
+    content, logged = folder.read_experiment(), _records(folder, trial_id)
     with tempfile.TemporaryDirectory(prefix="posetune-") as scratch:
         train_on = _device(trial, device)
-        experiment = restore_experiment(content, trial, modules, data_dir, train_on, scratch)
+        experiment = restore_experiment(
+            content, trial, modules, data_dir, train_on, scratch, log_frequency=_log_frequency(logged)
+        )
         inputs = Inputs(experiment.config.data_folder)
         plan = make_plan(experiment.space, inputs, n_repetitions=1, seed=experiment.config.seed)
         (combination,) = plan.combinations
@@ -155,7 +157,15 @@ def reproduce(
         if report is None or report.status != "finished":
             why = "it was not trained" if report is None else f"it {report.status}: {report.error}"
             raise UserError(f"{trial_id} finished then, but now {why}")
-        return _compared(folder, trial_id, trial, again_folder)
+        return _compared(folder, trial_id, trial, logged, again_folder)
+
+
+def _log_frequency(logged: Sequence[Record]) -> int:
+    """Returns how often a trial logged in its last epoch. A later run may have logged other trials more often."""
+    last = max((record.epoch for record in logged if record.batch), default=0)
+    return max(
+        1, len({record.batch for record in logged if record.batch and record.epoch == last and record.split == "val"})
+    )
 
 
 def _device(trial: TrialFile, wanted: str | None) -> torch.device:
@@ -210,9 +220,9 @@ def _compared(
     folder: ExperimentFolder,
     trial_id: str,
     trial: TrialFile,
+    logged: Sequence[Record],
     again: TrialFolder,
 ) -> Reproduction:
-    logged = _records(folder, trial_id)
     if not any(record.batch == 0 for record in logged):
         raise UserError(f"the records of {trial_id} cannot be read, so there is nothing to compare with")
     then = _numbers(logged, trial)

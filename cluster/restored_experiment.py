@@ -26,6 +26,8 @@ def restore_experiment(
     data_dir: str | None,
     device: torch.device,
     storage_path: str,
+    *,
+    log_frequency: int,
 ) -> Experiment:
     """Returns an experiment with only the combination of a trial.
 
@@ -36,6 +38,7 @@ def restore_experiment(
         data_dir: The folder with the datasets; None for the experiment's.
         device: Where it will be trained.
         storage_path: The results folder of the new experiment.
+        log_frequency: How often it logs in an epoch.
 
     Raises:
         UserError: If the files lack something that is needed.
@@ -49,7 +52,14 @@ def restore_experiment(
         solver = configs["solver_config"] | {
             name: schedule[name] for name in ("num_epochs", "batch_size", "matmul_precision")
         }
-        solver |= {"verbose": False, "show_plots": False, "interest_keys": [], "metrics": [], "callbacks": []}
+        solver |= {
+            "log_frequency": log_frequency,
+            "verbose": False,
+            "show_plots": False,
+            "interest_keys": [],
+            "metrics": [],
+            "callbacks": [],
+        }
         config = configs["experiment_config"] | {
             "name": "reproduction",
             "storage_path": storage_path,

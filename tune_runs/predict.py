@@ -155,10 +155,14 @@ class Files:
         return frame_table_path(self.out) if self.target is FORMATS["pt"] else None
 
     def write_table(self, table: FrameTable) -> None:
-        """Writes what is known about the frames next to the corrected poses."""
-        if self.table_path is not None and table.columns:
-            with atomic_file(self.table_path) as file:
-                table.write(file)
+        """Writes what is known about the frames next to the corrected poses; an old table there is not of these."""
+        if self.table_path is None:
+            return
+        if not table.columns:
+            self.table_path.unlink(missing_ok=True)
+            return
+        with atomic_file(self.table_path) as file:
+            table.write(file)
 
     def write(self, frames: Iterator[Frames]) -> None:
         """Writes the corrected frames. In a submission, frames without names get the official ones, with a note."""

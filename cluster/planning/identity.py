@@ -19,7 +19,7 @@ import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
-from types import ModuleType, NoneType
+from types import MethodType, ModuleType, NoneType
 from typing import Any
 
 import numpy as np
@@ -238,9 +238,16 @@ def _encode_float(value: float) -> Encoded:
 def _encode_by_name(value: Any) -> Encoded:
     encoded = {"name": _importable_name(value)}
     owner = getattr(value, "__self__", None)
-    if owner is not None and not isinstance(owner, type | ModuleType):
-        encoded["self"] = encode(owner)  # the same method of another object may do something else
+    is_own = isinstance(owner, type) and not (inspect.ismethod(value) and _is_inherited(value, owner))
+    if owner is not None and not is_own and not isinstance(owner, ModuleType):
+        encoded["self"] = encode(owner)  # the same method of another object or class may do something else
     return encoded
+
+
+def _is_inherited(method: MethodType, owner: type) -> bool:
+    """Returns whether the name of a class method is that of another class than the one it was taken from."""
+    defined_in = method.__qualname__.rpartition(".")[0]
+    return (method.__module__, defined_in) != (owner.__module__, owner.__qualname__)
 
 
 def _encode_object(value: object) -> Encoded:
@@ -288,7 +295,7 @@ def _state(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _names_its_arguments(kind: Any) -> bool:
-    if issubclass(kind, np.ndarray | torch.Tensor):
+    if issubclass(kind, np.ndarray | np.ufunc | torch.Tensor):
         return False
     if issubclass(kind, nn.Module) and kind.__init__ is nn.Module.__init__:
         return True  # its constructor takes no arguments, although the signature has *args

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.formats.catalogue import FORMATS
 from data_pipeline.formats.leaderboard import LEADERBOARD_DATASETS
 from data_pipeline.pose_dataset import PoseDataset, Samples, dataset_exists, read_dataset, read_samples, save_dataset
 from data_pipeline.preparation import selection
@@ -76,7 +77,10 @@ def leaderboard(
     bases = {subset: f"{target.name}_{subset}" if separate else target.name for subset in paths}
     _check_parts(target, bases.values(), parsed, folds=folds)
     parts = leaderboard_parts(bases, dataset, ground_truth, paths, parsed, folds=folds, force=target.force)
-    return _write(target, parts)
+    result = _write(target, parts)
+    of_files = [(path, FORMATS[f"leaderboard-{dataset}"].warning(path)) for path in (ground_truth, *paths.values())]
+    notes = [f"note: {path}: {warning}" for path, warning in of_files if warning is not None]
+    return replace(result, notes=(*notes, *result.notes))
 
 
 def import_(

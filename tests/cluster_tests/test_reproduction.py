@@ -201,6 +201,14 @@ class TestATrialThatIsTheSame:
         assert found.changed == {"torch": ("1.0", run.versions["torch"])}
         assert f"torch was 1.0, and is {run.versions['torch']}." in found.text
 
+    def test_logs_as_often_as_it_was_logged_and_not_as_a_later_run_did(self, small_experiment):
+        folder, trial_id = trained(small_experiment, {"solver_config.log_frequency": 2})
+        content = experiment_json(folder)
+        content["configs"]["solver_config"]["log_frequency"] = 1
+        folder.write_experiment(content)
+        found = reproduce(folder, trial_id)
+        assert (found.is_same, found.n_missing) == (True, 0)
+
     def test_what_is_logged_by_now_alone_is_not_compared(self, small_experiment):
         folder, trial_id = trained(small_experiment, {"solver_config.log_loss": True})
         n_batches = 6  # of two epochs, with 40 samples in batches of 16

@@ -310,6 +310,13 @@ class TestACorrectorOverTime:
         assert run("--poses", poses, "--out", "a.txt", "--out-format", "hands17", experiment="over_time")[0] == 0
         assert read("hands17", Path("a.txt"))[1] == [f"{i}.png" for i in range(len(recordings))]
 
+    def test_overwrites_poses_together_with_the_table_of_their_frames(self, run, sweep, recordings):
+        poses = sweep.data_dir / "cut_test_poses.pt"
+        assert run("--poses", poses, "--out", "new_poses.pt", experiment="over_time")[0] == 0
+        FORMATS["pt"].write(Path("others.pt"), [Frames(recordings.poses["DEFAULT"][:7])])
+        assert run("--poses", "others.pt", "--out", "new_poses.pt", "--force", experiment="over_time")[0] == 0
+        assert not Path("new_frames.parquet").exists()
+
     def test_takes_a_file_without_a_table_as_one_sequence(self, run, recordings):
         FORMATS["openpose21"].write(Path("poses.npy"), [Frames(recordings.poses["DEFAULT"])])
         assert run("--poses", "poses.npy", "--format", "openpose21", "--out", "o.npy", experiment="over_time")[0] == 0

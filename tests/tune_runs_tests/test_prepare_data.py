@@ -127,6 +127,14 @@ class TestSynthetic:
 
 
 class TestLeaderboard:
+    def test_warns_of_a_file_that_ends_within_a_number(self, run, results):
+        path = results / "A.txt"
+        path.write_bytes(path.read_bytes()[:-3])
+        status, _, errors = run(*leaderboard(results, "A", "B"), "--split", "blocks:2:3")
+        assert status == 0
+        assert f"note: {path}: the last line has no line end; if the file was truncated there" in errors
+        assert errors.count("no line end") == 1
+
     def test_makes_subsets_of_several_predictions(self, run, results, data_dir):
         status, output, errors = run(*leaderboard(results, "A", "B"), "--split", "blocks:2:3", "--json")
         assert status == 0

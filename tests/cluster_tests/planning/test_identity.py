@@ -87,6 +87,18 @@ class TakesAnything:
         self.things = things
 
 
+class Halved:
+    factor = 0.5
+
+    @classmethod
+    def error(cls, poses, labels, skeleton):
+        return cls.factor * errors.distance_error(poses, labels, skeleton)
+
+
+class Doubled(Halved):
+    factor = 2.0
+
+
 def scaled_error(poses, labels, skeleton, *, factor=1.0):
     return factor * errors.distance_error(poses, labels, skeleton)
 
@@ -104,6 +116,16 @@ NOISE = {"base_hyperparams.distorter": GaussianDistorter, "base_hyperparams.dist
 
 
 class TestAnEncodedSetting:
+    def test_distinguishes_an_inherited_method_of_two_classes(self):
+        assert encode(Halved.error) == {"name": f"{__name__}.Halved.error"}
+        assert encode(Doubled.error) == {"name": f"{__name__}.Halved.error", "self": {"name": f"{__name__}.Doubled"}}
+        assert len(unique_labels([MetricLoss(kind.error, "absolute") for kind in (Halved, Doubled)])) == 2
+
+    @pytest.mark.parametrize("ufunc", [np.add, np.multiply])
+    def test_is_no_function_of_which_only_the_kind_has_a_name(self, ufunc):
+        with pytest.raises(NotEncodableError, match="cannot be distinguished from another ufunc"):
+            encode(ufunc)
+
     @given(json_values)
     def test_is_valid_json_for_everyone(self, value):
         def refuse(constant):
