@@ -348,7 +348,7 @@ def _fingerprint(labels: Array, poses: Mapping[str, Array], frames: FrameTable) 
         rows, lengths = frames.runs(len(labels))
         digest.update(np.concatenate([rows, lengths]).data)
         if frames.has_repeated_places(len(labels)):
-            # Then the order of the table decides too which frames are in a window.
+            # Then the order of the table also decides which frames are in a window.
             digest.update(frames.run_starts(len(labels)).data)
     return digest.hexdigest()[:32]
 

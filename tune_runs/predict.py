@@ -155,7 +155,7 @@ class Files:
         return frame_table_path(self.out) if self.target is FORMATS["pt"] else None
 
     def write_table(self, table: FrameTable) -> None:
-        """Writes what is known about the frames next to the corrected poses; an old table there is not of these."""
+        """Writes what is known about the frames next to the corrected poses, or removes an old table."""
         if self.table_path is None:
             return
         if not table.columns:

@@ -245,7 +245,7 @@ def _encode_by_name(value: Any) -> Encoded:
 
 
 def _is_inherited(method: MethodType, owner: type) -> bool:
-    """Returns whether the name of a class method is that of another class than the one it was taken from."""
+    """Returns whether a class method is defined in another class than the one it was taken from."""
     defined_in = method.__qualname__.rpartition(".")[0]
     return (method.__module__, defined_in) != (owner.__module__, owner.__qualname__)
 

@@ -508,7 +508,7 @@ def _check_labels(paths: Sequence[str], labels: Any, n_rows: int) -> list[Proble
     if wrong:
         return [Problem(where, f"got {wrong[0]!r}; a label is a text that can be read on one line")]
     if NOT_APPLICABLE in labels:
-        return [Problem(where, f"{NOT_APPLICABLE!r} stands for options that do not apply; choose another label")]
+        return [Problem(where, f"{NOT_APPLICABLE!r} is reserved for options that do not apply; choose another label")]
     twice = [label for place, label in enumerate(labels) if label in labels[:place]]
     return [Problem(where, f"{twice[0]!r} is the label of two rows; each row needs its own")] if twice else []
 

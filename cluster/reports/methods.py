@@ -70,7 +70,7 @@ def _searched(results: Results, experiment: ExperimentFile) -> str:
 
 
 def _goes_on(results: Results) -> bool:
-    """Returns whether trainings have not ended, also not with an error."""
+    """Returns whether some trainings have neither finished nor stopped with an error."""
     rows = (trial for row in results.ranked for trial in results.repetitions[row["key"]])
     return any(trial["status"] in ("interrupted", "pending") for trial in rows)
 
@@ -287,7 +287,7 @@ def _compared(row: Row, test: SummaryColumns) -> str:
 
 
 def _nothing(part: Results) -> str:
-    """Returns the reason why there is no result."""
+    """Explains why there is no result."""
     if part.n_confirming and part.ranked:
         return "no fresh repetition of the best combination has finished"
     return "no combination has been trained to the end"

@@ -76,7 +76,7 @@ class Comparison:
 
     @property
     def too_few(self) -> bool:
-        """Whether there were too few pairs for a test, also for one of so many comparisons."""
+        """Whether there were too few pairs for a test, given how many comparisons there are."""
         return self.p_adjusted is None
 
     @property
@@ -201,8 +201,8 @@ def sign_flip_p_value(differences: npt.ArrayLike) -> float:
 
     Fisher's randomization test: the share of sign patterns whose mean is at least as far from zero as the observed one.
     All patterns are counted: each is a pattern of the first half with one of the second. More than 30 differences are
-    put into 30 groups, and the signs of a group are flipped together. The test remains exact, because these flips leave
-    the distribution as it is too.
+    put into 30 groups, and the signs of a group are flipped together. The test remains exact, because these flips do
+    not change the distribution either.
 
     Args:
         differences: The differences of the pairs, (n,).

@@ -198,11 +198,11 @@ class _Training:
         self.is_training = False
         shorter = (TrialFolder(folder.experiment, shorter.trial_id) for shorter in trial.spec.shorter)
         self.saved = iter([(folder, FileNames.CHECKPOINT), *((other, FileNames.STATE) for other in shorter)])
-        self.now = (time.time(), time.monotonic())
-        self.started, self.clock_start = self.now
+        self.created = (time.time(), time.monotonic())
+        self.started, self.clock_start = self.created
 
     def take_over(self, previous: TrialFile) -> None:
-        """Keeps what the trial's file says of its training so far, until its checkpoint is loaded."""
+        """Keeps what the trial's file says about its training until the checkpoint is loaded."""
         self.runs = with_run(previous.runs, self.trial.run_id)
         if previous.epochs and self.folder.has(FileNames.CHECKPOINT):
             self.epoch, self.started = previous.epochs, previous.started or self.started
@@ -323,7 +323,7 @@ class _Training:
             self._write_trial()  # again, now that it is known how far the trial is
             return None
         self.runs, self.epoch = (self.trial.run_id,), 0
-        self.started, self.clock_start = self.now
+        self.started, self.clock_start = self.created
         return None
 
     def _load(self, solver: Solver, folder: TrialFolder, state: Mapping[str, Any]) -> None:
@@ -336,7 +336,7 @@ class _Training:
         self.log = log
         self.epoch = solver.epoch
         self.started = state["started"]
-        self.clock_start = self.now[1] - state["train_seconds"]
+        self.clock_start = self.created[1] - state["train_seconds"]
         self.runs = with_run(state.get("runs", self.runs), self.trial.run_id)
 
     def _write_checkpoint(self, solver: Solver) -> None:

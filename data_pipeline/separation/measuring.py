@@ -117,9 +117,10 @@ def _places(train: Frames, tested: Frames) -> tuple[Indices, Indices] | None:
     index = np.concatenate([frames.index for frames in completed if frames.index is not None])  # (N + M,)
     places = codes * _SPAN + index
     of_train, of_tested = places[:n], places[n:]
-    if any(len(np.unique(own)) < len(own) for own in (of_train, of_tested)):
-        return of_train, of_tested  # two hands in one frame, for example: labels tell nothing
     common, rows, other_rows = np.intersect1d(of_train, of_tested, return_indices=True)
+    if not len(common) or any(found.frames.has_repeated_places(len(found)) for found in (train, tested)):
+        # With repeated places, such as those of two hands in a frame, labels cannot tell recordings apart.
+        return of_train, of_tested
     far = mean_distances_mm(train.labels[rows], tested.labels[other_rows]) > NEAR_MM
     n_common, n_far = (np.bincount(found // _SPAN, minlength=codes.max() + 1) for found in (common, common[far]))
     is_other = 2 * n_far > n_common  # of each sequence; half, since annotations of a recording may be revised

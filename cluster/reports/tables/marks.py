@@ -14,7 +14,7 @@ Values = Sequence[float | None]
 
 
 class Ranking(NamedTuple):
-    """The combinations of which the first few are shown.
+    """A ranking of combinations; a table shows its first few.
 
     Attributes:
         place: What distinguishes it from other rankings.

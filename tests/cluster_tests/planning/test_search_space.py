@@ -296,7 +296,7 @@ class TestJointOptions:
             (["one", "a\nb"], "a label is a text that can be read on one line"),
             (["one", "\x1b[31m"], "a label is a text that can be read on one line"),
             (["one", "one"], "'one' is the label of two rows; each row needs its own"),
-            (["one", "–"], "'–' stands for options that do not apply; choose another label"),
+            (["one", "–"], "'–' is reserved for options that do not apply; choose another label"),
         ],
     )
     def test_have_a_label_for_each_row_or_none(self, small_experiment, labels, says):

@@ -8,7 +8,7 @@ from tests.cluster_tests.results_files import write_fold_results
 
 
 def logged(errors_mm):
-    """Records of a trial: its validation errors by epoch and batch, of which the training's are half."""
+    """Yields records of a trial with these validation errors by epoch and batch; training errors are half of them."""
     for (epoch, batch), error_mm in errors_mm.items():
         yield Record(epoch, batch, "train", "mean", "default", "loss", error_mm / 2)
         yield Record(epoch, batch, "train", "mean", "original", "distance", error_mm / 2)
