@@ -69,6 +69,7 @@ def write_description(plan: Plan, job: Job, stands_for: Mapping[str, str] = Mapp
                     **dataclasses.asdict(key),
                     "fingerprint": dataset.fingerprint,
                     "samples": len(dataset),
+                    "triples": dataset.frames.n_triples(len(dataset)),
                     "poses": PoseRange.of(dataset.labels, dataset.skeleton).to_json(),
                 }
                 for key, dataset in job.sets.items()

@@ -148,6 +148,10 @@ class FrameTable:
         starts = np.flatnonzero(_starts(sequences[rows], index[rows], max_step))
         return Runs(rows, np.diff([*starts, n_frames]).tolist())
 
+    def n_triples(self, n_frames: int) -> int:
+        """Returns how many times three frames are successive."""
+        return sum(max(length - 2, 0) for length in self.runs(n_frames).lengths)
+
     def has_repeated_places(self, n_frames: int) -> bool:
         """Returns whether several frames have the same index in the same sequence."""
         sequences, index = self._places(n_frames)

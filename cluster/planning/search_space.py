@@ -504,9 +504,10 @@ def _check_labels(paths: Sequence[str], labels: Any, n_rows: int) -> list[Proble
     where = f"labels of {' & '.join(paths)}"
     if not isinstance(labels, list | tuple) or len(labels) != n_rows:
         return [Problem(where, f"got {labels!r}; allowed: a list of {n_rows} texts, one for each row")]
-    wrong = [label for label in labels if not isinstance(label, str) or not label.strip() or not label.isprintable()]
+    wrong = [text for text in labels if not isinstance(text, str) or not _is_label(text)]
     if wrong:
-        return [Problem(where, f"got {wrong[0]!r}; a label is a text that can be read on one line")]
+        allowed = "a label is a text that can be read on one line, without spaces around it"
+        return [Problem(where, f"got {wrong[0]!r}; {allowed}")]
     if NOT_APPLICABLE in labels:
         return [Problem(where, f"{NOT_APPLICABLE!r} is reserved for options that do not apply; choose another label")]
     twice = [label for place, label in enumerate(labels) if label in labels[:place]]
@@ -532,6 +533,10 @@ def _distinct(values: Sequence[Any]) -> list[Any]:
     for value in values:
         first.setdefault(canonical_json(encode(value)), value)
     return list(first.values())
+
+
+def _is_label(text: str) -> bool:
+    return text != "" and text.isprintable() and text == text.strip()
 
 
 def _labels_of(labels: Sequence[Primitive], values: Sequence[Any]) -> list[Primitive]:

@@ -35,6 +35,9 @@ class DataSet(NamedTuple):
     n_frames: int | None
     """None if the experiment's description does not say."""
 
+    n_triples: int = 0
+    """How many times three of the frames are successive."""
+
 
 class FoldName(NamedTuple):
     """The name of a split dataset, and the number of one of its folds, from 1."""
@@ -212,7 +215,7 @@ def _data_sets(
     config: Mapping[str, Any],
     data: Sequence[DataEntry],
 ) -> dict[str, dict[str, DataSet]]:
-    n_frames = {(entry.name, entry.size): entry.samples for entry in data}
+    known = {(entry.name, entry.size): (entry.samples, entry.triples) for entry in data}
     data_sets: dict[str, dict[str, DataSet]] = {}
     for split in splits:
         of_split = data_sets[split] = {}
@@ -221,7 +224,7 @@ def _data_sets(
             size = combination.options.get(f"experiment_config.{path}", config.get(path))
             size = read_as(Count | None, size, path)
             if name is not None:
-                of_split[combination.key] = DataSet(name, size, n_frames.get((name, size)))
+                of_split[combination.key] = DataSet(name, size, *known.get((name, size), (None, 0)))
     return data_sets
 
 

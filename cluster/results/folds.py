@@ -24,23 +24,24 @@ class Fold(NamedTuple):
         number: The number of the fold, from 1.
         key: The key of the trained combination.
         n_frames: The frames of its validation and test set, by split.
+        n_triples: How many times three frames of these are successive, by split.
     """
 
     number: int
     key: str
     n_frames: Mapping[str, int]
+    n_triples: Mapping[str, int]
 
 
-def combined_trial(rows: Sequence[Row], folds: Sequence[Fold], of_combination: Row, metrics: Mapping[str, str]) -> Row:
+def combined_trial(rows: Sequence[Row], of_combination: Row, n_measured: Mapping[str, Sequence[int]]) -> Row:
     """Returns the row of a repetition of all folds.
 
-    Each number is the mean over all frames of the folds: every fold counts with the frames that it was measured on.
+    Each number is the mean over all frames of the folds: every fold counts with what it was measured on.
 
     Args:
         rows: The row of each fold in this repetition.
-        folds: The folds, in the same order.
         of_combination: The columns that describe the combination.
-        metrics: The split of each column with a metric.
+        n_measured: For each column with a metric, on how many frames, or triples of frames, each fold was measured.
     """
     first, status = rows[0], combined_status([row["status"] for row in rows])
     is_finished = status == "finished"
@@ -48,10 +49,10 @@ def combined_trial(rows: Sequence[Row], folds: Sequence[Fold], of_combination: R
     row = {**of_combination, **of_repetition, "status": status}
     epochs = [fold["best_epoch"] for fold in rows]
     row["best_epoch"] = sum(epochs) / len(rows) if is_finished and None not in epochs else None
-    for name, split in metrics.items():
-        values = [fold[name] for fold in rows]
-        is_known = is_finished and None not in values
-        row[name] = mean_over_frames(values, [fold.n_frames[split] for fold in folds]) if is_known else None
+    for name, counts in n_measured.items():
+        measured = [(fold[name], n) for fold, n in zip(rows, counts, strict=True) if n]
+        is_known = is_finished and measured and all(value is not None for value, _ in measured)
+        row[name] = mean_over_frames(*zip(*measured, strict=True)) if is_known else None
     seconds = [fold["train_seconds"] for fold in rows]
     row["train_seconds"] = None if None in seconds else sum(seconds)
     peaks = [fold["gpu_peak_gib"] for fold in rows]

@@ -39,6 +39,7 @@ from cluster.storage.folders import ExperimentFolder
 from cluster.storage.run_file import RunFile
 from cluster.storage.trial_file import TrialFile
 from data_pipeline.separation.separation import Separation
+from data_pipeline.subsets import MEAN_SUBSET
 
 _EPOCHS = "solver_config.num_epochs"
 
@@ -472,7 +473,10 @@ class Results:
             data_sets={
                 split: {
                     key: DataSet(
-                        fold_of[first.key].dataset, of_split[first.key].size, sum(f.n_frames[split] for f in all_)
+                        fold_of[first.key].dataset,
+                        of_split[first.key].size,
+                        sum(f.n_frames[split] for f in all_),
+                        sum(f.n_triples[split] for f in all_),
                     )
                     for key, all_ in folds.items()
                     for first in all_[:1]
@@ -496,22 +500,34 @@ class Results:
         groups: dict[tuple[str, ...], list[Fold]] = {}
         for row in self.trials[: len(self.summary)]:  # the first repetition
             dataset, number = fold_of[row["key"]]
-            n_frames = {split: of_split[row["key"]].n_frames or 0 for split, of_split in self.data_sets.items()}
+            sets = {split: of_split[row["key"]] for split, of_split in self.data_sets.items()}
+            n_frames = {split: found.n_frames or 0 for split, found in sets.items()}
+            n_triples = {split: found.n_triples for split, found in sets.items()}
             group = groups.setdefault((dataset, *(repr(row[path]) for path in other_paths)), [])
-            group.append(Fold(number, row["key"], n_frames))
+            group.append(Fold(number, row["key"], n_frames, n_triples))
         return {key_of_folds([fold.key for fold in folds]): folds for folds in groups.values()}
 
     def _trials_of_all_folds(
         self, folds: Mapping[str, Sequence[Fold]], option_paths: Sequence[str], fold_of: Mapping[str, FoldName]
     ) -> list[Row]:
         metrics = {name: split for split in self.splits for name in self.trials[0] if name.startswith(f"{split}_")}
+        of_triples = {
+            column(split, "acceleration_error", before=before, subset=subset)
+            for split in self.splits
+            for subset in (MEAN_SUBSET, *self.subsets(split))
+            for before in (True, False)
+        }
         rows = {(row["key"], row["repetition"]): row | {DATASET: fold_of[row["key"]].dataset} for row in self.trials}
         trials = []
         for repetition in range(self.n_repetitions + self.n_confirming):
             for key, of_key in folds.items():
                 of_folds = [rows[fold.key, repetition] for fold in of_key]
                 described = {"key": key} | {path: of_folds[0][path] for path in option_paths}
-                trials.append(combined_trial(of_folds, of_key, described, metrics))
+                n_measured = {
+                    name: [(fold.n_triples if name in of_triples else fold.n_frames)[split] for fold in of_key]
+                    for name, split in metrics.items()
+                }
+                trials.append(combined_trial(of_folds, described, n_measured))
         return trials
 
 

@@ -97,6 +97,7 @@ class DataEntry:
         use_preset: Whether the input are the stored predictions.
         fingerprint: Identifies its content.
         poses: The range of its poses, see `data_pipeline.pose_range.PoseRange`.
+        triples: How many times three of its frames are successive.
     """
 
     name: str
@@ -105,6 +106,7 @@ class DataEntry:
     use_preset: bool | None = None
     fingerprint: str | None = None
     poses: Mapping[str, Any] | None = None
+    triples: Count = 0
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ T = TypeVar("T")
 def _check_readable(text: bytes) -> None:
     """Raises a `ValueError` if the text of a finished trial's file could not be read again."""
     try:
-        problems = list(TrialFile.from_json(text, is_described=False).problems)
+        problems = list(TrialFile.from_json(text).problems)
     except ValueError as error:
         problems = [f"{error}; what a normalizer learned may take most of it"]
     if problems:

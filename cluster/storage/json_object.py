@@ -1,6 +1,7 @@
 """JSON objects in files that may come from anywhere: parsed within bounds, and read into typed values."""
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from itertools import chain
 from typing import Any, TypedDict, get_type_hints
@@ -10,7 +11,8 @@ import msgspec
 _MAX_LEVELS = 50  # a setting has about ten, and what shows settings is recursive
 _MAX_DIGITS = 300  # so that every integer can be converted to a float
 _SQUARE = bytes.maketrans(b"{}", b"[]")
-_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_NO_STRUCTURE = bytes(set(range(256)) - set(b'[]{}"'))
+_ESCAPED = re.compile(rb"\\.", re.DOTALL)
 _ALL_DIGITS_0 = bytes.maketrans(b"123456789", b"000000000")
 
 
@@ -39,11 +41,12 @@ def usual_object(data: str | bytes, decoder: msgspec.json.Decoder[Any]) -> dict[
     """Parses a JSON object whose fields have the types that a decoder expects, without building the others.
 
     Returns:
-        None if it may not be such an object, or if `json_object` would refuse or change it.
+        None if it may not be such an object, or if `json_object` would refuse or change it. What is not built may be
+        nested deeper than `json_object` allows.
     """
     try:
         encoded = data.encode() if isinstance(data, str) else data.decode().encode()  # the decoder skips invalid UTF-8
-        found: dict[str, Any] | None = None if _may_be_deep(encoded) else decoder.decode(encoded)
+        found: dict[str, Any] = decoder.decode(encoded)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
     return found
@@ -66,12 +69,16 @@ def _parsed(data: bytes) -> Any:
 
 def _may_be_deep(text: bytes) -> bool:
     """Returns False if JSON has at most 50 levels; without looking at its values, which takes much longer."""
-    brackets = text.translate(_SQUARE, _NO_BRACKETS)
+    if b"\\" in text:
+        text = _ESCAPED.sub(b"", text)
+    structure = text.translate(_SQUARE, _NO_STRUCTURE).replace(b'""', b"")
+    if b'"' in structure:
+        return True  # brackets in texts: without the texts, pairs of them could hide levels
     for _ in range(_MAX_LEVELS):
-        if not brackets:
+        if not structure:
             break
-        brackets = brackets.replace(b"[]", b"")  # the innermost level
-    return bool(brackets)  # more levels, or brackets in texts
+        structure = structure.replace(b"[]", b"")  # the innermost level
+    return bool(structure)
 
 
 def _n_levels(content: Any) -> int:

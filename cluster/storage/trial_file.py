@@ -97,7 +97,7 @@ class TrialFile(NamedTuple):
                 time, so what reads ten thousand files leaves them out.
 
         Raises:
-            ValueError: If it is not a JSON object.
+            ValueError: If it is not a JSON object, or if something that is read is nested too deeply.
         """
         if len(text) > MAX_TRIAL_BYTES:
             raise ValueError(f"it has more than {MAX_TRIAL_BYTES:,} characters")

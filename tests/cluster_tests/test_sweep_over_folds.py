@@ -91,6 +91,16 @@ class TestASweepOverFolds:
             assert trial["test_distance_mm"] == pytest.approx(after.mean(), rel=1e-5)
             assert trial["test_distance_before_mm"] == pytest.approx(before.mean(), rel=1e-5)
 
+    def test_has_the_acceleration_error_of_all_triples_of_frames(self, table, folder):
+        """The folds have two, one and two blocks of 10 test frames, each with two triples fewer than frames."""
+        n_triples = {data.name: data.triples for data in folder.read_experiment().data}
+        assert [n_triples[f"hands_fold{fold}_test"] for fold in (1, 2, 3)] == [16, 8, 16]
+        for trial in table.trials:
+            ids = [f"{key}/{trial['repetition']}" for key in table.trained_keys(trial["key"])]
+            of_folds = [folder.read_trial(i).metrics["test"]["mean"]["acceleration_error"] for i in ids]
+            found = trial["test_acceleration_error_mm_per_frame2"]
+            assert found == pytest.approx(np.average(of_folds, weights=[16, 8, 16]), rel=1e-12)
+
     def test_tests_the_whole_dataset_before_the_correction(self, table, data):
         dataset = read_dataset(data, "hands")
         errors = np.linalg.norm(dataset.poses["DEFAULT"] - dataset.labels, axis=2)  # (N, J, 3) -> (N, J)

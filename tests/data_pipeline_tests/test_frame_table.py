@@ -62,6 +62,11 @@ class TestColumns:
         assert (rows.tolist(), lengths) == ([0, 1, 2, 3], [4])
         assert FrameTable().run_starts(4).tolist() == [True, False, False, False]
 
+    def test_have_a_triple_of_successive_frames_for_each_frame_but_the_last_two(self):
+        sequence, index = [*"aaaabbbccd"], [0, 1, 2, 3, 0, 1, 3, 0, 1, 0]
+        assert FrameTable.of(sequence=sequence, index=index).n_triples(len(index)) == 2
+        assert FrameTable().n_triples(4) == 2
+
     @given(names=st.lists(st.text(max_size=2), max_size=20))
     def test_have_a_number_for_each_name_in_order_of_appearance(self, names):
         codes = group_codes(FrameTable.of(name=names).name)

@@ -291,7 +291,7 @@ def _over(results: Results, rows: Sequence[Row], split: str, names: Sequence[str
 
 def _frames(sets: Sequence[DataSet]) -> str:
     """Returns the number of frames: '1,000 frames', or for several sets '900 to 1,000 frames each'."""
-    sizes = sorted({n for _, _, n in sets if n is not None})
+    sizes = sorted({found.n_frames for found in sets if found.n_frames is not None})
     size = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}" if sizes else ""
     return f"{size} frames{' each' if len(sets) > 1 else ''}" if size else ""
 
@@ -300,7 +300,7 @@ def _sets(sets: Sequence[DataSet], split: str) -> str:
     if not sets:
         return f"{split} set"
     frames = f" ({_frames(sets)})" if _frames(sets) else ""
-    names = list(dict.fromkeys(name for name, _, _ in sets))
+    names = list(dict.fromkeys(found.name for found in sets))
     is_short = len(names) <= _MAX_NAMES
     shown = f"{split} set{'s' * (len(names) > 1)} {listed(names)}" if is_short else f"{len(names)} {split} sets"
     return f"{shown}{frames}"

@@ -294,6 +294,7 @@ class TestJointOptions:
             (["one", 2], "got 2; a label is a text that can be read on one line"),
             (["one", " "], "got ' '; a label is a text"),
             (["one", "a\nb"], "a label is a text that can be read on one line"),
+            (["one", "one "], "'one '; a label is a text that can be read on one line, without spaces around it"),
             (["one", "\x1b[31m"], "a label is a text that can be read on one line"),
             (["one", "one"], "'one' is the label of two rows; each row needs its own"),
             (["one", "–"], "'–' is reserved for options that do not apply; choose another label"),

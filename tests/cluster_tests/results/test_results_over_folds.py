@@ -9,7 +9,7 @@ from cluster.results.folds import SET_PATHS, combined_status
 from cluster.results.lookup import find_combination, find_one_trained, find_trained
 from cluster.results.names import ChoiceError
 from cluster.results.results import NoResultsError, Results
-from tests.cluster_tests.results_files import experiment_json, write_fold_results
+from tests.cluster_tests.results_files import experiment_json, read_json, write_fold_results, write_json
 
 N_FRAMES = [(300, 100), (100, 300)]
 """Of each fold, in validation and testing."""
@@ -49,6 +49,30 @@ class TestTheResultOfACombination:
         assert [row["lr"] for row in two.summary] == [0.2, 0.1]
         assert row_of(two, 0.2)["val_distance_mm_mean"] == pytest.approx(7.75)  # 7 and 8.5
         assert row_of(two, 0.1)["test_distance_mm_mean"] < row_of(two, 0.2)["test_distance_mm_mean"]
+
+    def test_has_the_acceleration_error_of_all_triples_of_successive_frames(self, tmp_path):
+        """A fold without any has no acceleration error."""
+        folder = write_fold_results(tmp_path, {0.1: [[10.0], [6.0]]}, N_FRAMES)
+        content = experiment_json(folder)
+        for (part, n_triples), entry in zip(
+            {"val 1": 30, "test 1": 90, "val 2": 10, "test 2": 0}.items(), content["data"], strict=True
+        ):
+            split, fold = part.split()
+            assert entry["name"] == f"hands_fold{fold}_{split}"
+            entry["triples"] = n_triples
+        folder.write_experiment(content)
+        for fold, of_split in {1: {"val": 1.0, "test": 2.0}, 2: {"val": 5.0, "test": None}}.items():
+            trial = folder.trial(f"0.1-{fold}/0")
+            written = read_json(trial)
+            for split, value in of_split.items():
+                for values in written["metrics"][split].values():
+                    del values["acceleration_error"]
+                    if value is not None:
+                        values["acceleration_error"] = value
+            write_json(trial, written)
+        [row] = Results.read(folder).trials
+        assert row["val_acceleration_error_mm_per_frame2"] == pytest.approx(2.0)  # (30 x 1 + 10 x 5) / 40
+        assert row["test_acceleration_error_mm_per_frame2"] == 2.0
 
     def test_is_measured_on_one_set_with_all_frames(self, two):
         [measured_on] = set(two.data_sets["test"].values())

@@ -115,14 +115,21 @@ class TestATrialsFileThatIsReadWithoutItsDescription:
         data = data if place is None else data[:place] + damage + data[place + 1 :]
         assert read_or_error(data, is_described=False) == read_or_error(data)
 
-    @pytest.mark.parametrize(
-        "inner", ["[" * 60 + "]" * 60, "[" * 100_000, r'"\ud800"', r'"\q"', "1e999", "NaN", "9" * 400]
-    )
+    @staticmethod
+    def described(inner):
+        content = FINISHED._replace(runs=("beef",)).to_json()
+        return content.replace('"description": {}', f'"description": {{"a": {inner}}}')
+
+    @pytest.mark.parametrize("inner", ["[" * 100_000, r'"\ud800"', r'"\q"', "1e999", "NaN", "9" * 400])
     def test_is_the_same_for_any_description(self, inner):
-        text = (
-            FINISHED._replace(runs=("beef",)).to_json().replace('"description": {}', f'"description": {{"a": {inner}}}')
-        )
+        text = self.described(inner)
         assert read_or_error(text, is_described=False) == read_or_error(text)
+
+    def test_may_have_one_that_is_nested_too_deeply_to_be_read(self):
+        text = self.described("[" * 60 + "]" * 60)
+        assert TrialFile.from_json(text, is_described=False).status == "finished"
+        with pytest.raises(ValueError, match="nested too deeply"):
+            TrialFile.from_json(text)
 
 
 def status(trial):

@@ -55,7 +55,9 @@ class TestAnObject:
         with pytest.raises(ValueError, match=r"."):
             json_object(data)
 
-    @pytest.mark.parametrize(("before", "after"), [('{"a":', "}"), ("[", "]")])
+    @pytest.mark.parametrize(
+        ("before", "after"), [('{"a":', "}"), ("[", "]"), ('["]",', ',"["]'), (r'["\"]",', r',"[\\"]')]
+    )
     def test_that_is_nested_too_deeply_is_an_error_at_any_depth(self, before, after):
         def nested(n):
             return '{"x":' + before * n + "1" + after * n + "}"
