@@ -122,15 +122,20 @@ def trial_rows(
         splits: The splits that have columns.
     """
     groups, rows = list(_column_groups(splits, outcomes)), []
+    names = ["key", *option_paths, *repetitions[0], "status", "best_epoch"]
+    empty: Row = dict.fromkeys([*names, *(name for group in groups for name in group.columns), *RUN_COLUMNS])
     for combination, repetition, outcome in zip(combinations, repetitions, outcomes, strict=True):
-        row: Row = {"key": combination.key}
+        row = empty.copy()  # a copy that is filled takes half as long as a dict that grows
+        row["key"] = combination.key
         for path in option_paths:
             row[path] = combination.options[path]
-        row |= repetition | {"status": outcome.status, "best_epoch": outcome.best_epoch}
+        row.update(repetition, status=outcome.status, best_epoch=outcome.best_epoch)
         for split, subset, columns, metrics in groups:
-            values = outcome.metrics.get(split, {}).get(subset, {})
-            row.update(zip(columns, map(values.get, metrics), strict=True))
-        rows.append(row | outcome.run)
+            values = outcome.metrics.get(split, {}).get(subset)
+            if values is not None:
+                row.update(zip(columns, map(values.get, metrics), strict=True))
+        row.update(outcome.run)
+        rows.append(row)
     return rows
 
 
@@ -138,7 +143,9 @@ def _column_groups(splits: Sequence[str], outcomes: Sequence[TrialOutcome]) -> I
     for split in splits:
         subsets = {MEAN_SUBSET: None}  # in the order of the files
         for outcome in outcomes:
-            subsets.update(dict.fromkeys(outcome.metrics.get(split, ())))
+            of_trial = outcome.metrics.get(split, {})
+            if not of_trial.keys() <= subsets.keys():
+                subsets |= dict.fromkeys(of_trial)
         known = (*METRICS, *_own_metrics(outcomes, split))
         for subset in subsets:
             columns, metrics = [], []
@@ -155,7 +162,9 @@ def _own_metrics(outcomes: Sequence[TrialOutcome], split: str) -> list[str]:
     """Returns the names of the user's own metrics, in order; without those that would be in a column of another."""
     names: dict[str, None] = {}
     for outcome in outcomes:
-        names |= dict.fromkeys(outcome.metrics.get(split, {}).get(MEAN_SUBSET, {}))
+        of_trial = outcome.metrics.get(split, {}).get(MEAN_SUBSET, {})
+        if not of_trial.keys() <= names.keys():
+            names |= dict.fromkeys(of_trial)
     taken = {column(split, metric) for metric in (*METRICS, "improved", "worsened")}
     return [name for name in names if f"{name}_before" in names and column(split, name) not in taken]
 
@@ -172,6 +181,10 @@ def summarize(
         n_repetitions: The planned repetitions, without those that confirm finalists.
     """
     is_confirmed = "role" in trials[0]
+    names_of = {
+        split: (column(split, "distance", before=True), column(split, "distance"), SummaryColumns.of(split))
+        for split in splits
+    }
     by_key: dict[str, list[Row]] = {}
     for row in trials:
         by_key.setdefault(row["key"], []).append(row)
@@ -186,16 +199,16 @@ def summarize(
             "failed": sum(row["status"] == "failed" for row in rows),
             "diverged": sum(row["status"] == "diverged" for row in rows),
         }
-        for split in splits:
+        for name_before, name_after, names in names_of.values():
             # If the test set is an option, a combination may have none.
-            measured = [row for row in finished if row[column(split, "distance")] is not None]
-            before = [row[column(split, "distance", before=True)] for row in measured]
-            after = [row[column(split, "distance")] for row in measured]
+            measured = [row for row in finished if row[name_after] is not None]
+            before = [row[name_before] for row in measured]
+            after = [row[name_after] for row in measured]
             mean_before, mean_after = mean(before), mean(after)
             change = None if mean_after is None or mean_before is None else mean_after - mean_before
             change_percent = None if change is None or not mean_before else 100 * change / mean_before
             values = (mean_before, mean_after, std(after), change, change_percent)
-            summed |= zip(SummaryColumns.of(split), values, strict=True)
+            summed |= zip(names, values, strict=True)
         deciding = [row[column("val", "distance")] for row in ended if row.get("role") == DECIDES]
         if is_confirmed:
             summed |= zip(DECIDING, (len(deciding), mean([mm for mm in deciding if mm is not None])), strict=True)

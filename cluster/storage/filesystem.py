@@ -306,14 +306,7 @@ class Storage:
             try:
                 if self.local is not None:
                     with self.opened(path) as folder:
-                        walked = []
-                        for place, names, files, _ in os.fwalk(".", dir_fd=folder, onerror=_raise_unless_gone):
-                            self._require_depth(path, place)
-                            walked.append((place, names, files))
-                    folders = {f"{place}/{name}" for place, names, _ in walked for name in names}
-                    found = {f"{place}/{name}" for place, _, files in walked for name in files}
-                    links = folders - {place for place, _, _ in walked}
-                    return sorted(name.removeprefix("./") for name in found | links)
+                        return sorted(self._files_below(folder, ".", path))
                 filesystem, root = self._remote()
                 folder_path = f"{root}/{path}".rstrip("/")
                 selector = pyarrow.fs.FileSelector(folder_path, allow_not_found=True, recursive=True)
@@ -327,13 +320,25 @@ class Storage:
 
         return self._try(attempt, path, "read")
 
-    def _require_depth(self, path: str, place: str) -> None:
+    def _files_below(self, above: int, name: str, path: str, place: str = "") -> Iterator[str]:
+        """Yields the files in a folder and below it, which is `place` below `path`; faster than `os.fwalk`."""
         if place.count("/") > _MAX_LEVELS:
-            inner = "/".join([path, *place.split("/")[1:3]]).lstrip("/")
+            inner = "/".join([path, *place.split("/")[:2]]).lstrip("/")
             raise StorageError(
                 f"{self.location}/{inner} has folders in folders, more than {_MAX_LEVELS} levels deep, which no "
                 "run makes; remove it"
             )
+        folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if not entry.is_dir(follow_symlinks=False):
+                        yield place + entry.name
+                        continue
+                    with suppress(FileNotFoundError, NotADirectoryError):  # it was just removed or replaced
+                        yield from self._files_below(folder, entry.name, path, f"{place}{entry.name}/")
+        finally:
+            os.close(folder)
 
     def remove_empty_folder(self, path: str) -> None:
         """Removes a local folder if it is empty."""
@@ -411,11 +416,6 @@ class Storage:
 
 def _is_temporary(error: OSError) -> bool:
     return object_store.is_temporary(error) if error.errno is None else error.errno in _TEMPORARY
-
-
-def _raise_unless_gone(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise error
 
 
 def _names(folder: int) -> list[str]:
