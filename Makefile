@@ -48,8 +48,8 @@ test: setup
 	$(PYTEST) $(IN_PARALLEL) -m 'not slow and not serial'
 
 test-all: setup
-	$(PYTEST) $(IN_PARALLEL) --hypothesis-profile thorough -m 'not serial'
-	$(PYTEST) --hypothesis-profile thorough -m serial
+	$(PYTEST) $(IN_PARALLEL) --hypothesis-profile thorough --durations 40 -m 'not serial'
+	$(PYTEST) --hypothesis-profile thorough --durations 40 -m serial
 
 test-numerics: setup
 	for capability in default avx2; do \
