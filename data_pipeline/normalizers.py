@@ -119,9 +119,10 @@ class Shifter(Normalizer):
 
 
 class GlobalNormalizer(Normalizer):
-    """Standardises with the mean and standard deviation of all joints of the training inputs.
+    """Standardises with the mean and standard deviation of all joints of the poses in the training set.
 
-    All poses have the same transform, so the position of a hand in front of the camera is kept.
+    These are its stored poses, or without `use_preset` its labels, before distorter and augmenters. All poses have the
+    same transform, so the position of a hand in front of the camera is kept.
 
     Args:
         skeleton: The skeleton of the poses; any.

@@ -33,7 +33,7 @@ def text() -> str:
 
 ## Augmenters
 
-`augmenters` of the hyperparameters is a list of these, which are applied in its order.
+`augmenters` of the hyperparameters is a list of these, applied one after another.
 [Run scripts](../tune_runs/README.md#augmenters) compares them.
 
 {_table(["augmenter", "what it does to input and label"], _classes(augmenters, augmenters.Augmenter))}
@@ -55,8 +55,8 @@ samples, J that of joints, B that of bones.
 
 ## Metrics
 
-Tables, reports and learning curves name them so. [Names](../tune_runs/README.md#working-with-results) says what papers
-may mean by the same words.
+Tables, reports and learning curves use these names. [Names](../tune_runs/README.md#working-with-results) says what
+papers may mean by the same words.
 
 {_table(["metric", "what it is", "unit", "better"], _metrics())}
 

@@ -44,6 +44,7 @@ def export_corrector(corrector: torch.nn.Module, skeleton: Skeleton, path: Path,
     samples = torch.export.Dim("samples", min=1)
     try:
         with torch.no_grad(), _silent():
+            corrector(example)  # so that no cache of its own keeps a tensor of the exporter
             program = torch.export.export(corrector, (example,), dynamic_shapes=({0: samples},))
     except Exception as error:  # there is no common error class for models that cannot be exported
         reason = first_line(error)

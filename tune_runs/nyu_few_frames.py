@@ -1,4 +1,4 @@
-r"""Corrects a new person from few labelled frames: 0, 10, 50 or 200 frames of each of the two people of NYU's test set.
+r"""Corrects a new person from a few labelled frames: 0, 10, 50 or 200 of each of the two people of NYU's test set.
 
 The authors of the papers published the predictions (github.com/xinghaochen/awesome-hand-pose-estimation, folder
 evaluation/). With the files for NYU in $D, this command makes the datasets, which nyu_people.py also uses:

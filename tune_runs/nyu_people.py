@@ -1,4 +1,4 @@
-r"""Corrects a person that was not seen before: NYU's test set shows two people; one is tested, the other one chooses.
+r"""Corrects an unseen person: NYU's test set shows two people; one is tested, the other chooses the settings.
 
 The authors of the papers published the predictions (github.com/xinghaochen/awesome-hand-pose-estimation, folder
 evaluation/). With the files for NYU in $D, these commands make the datasets:

@@ -3,7 +3,7 @@
 The data are those of nyu_recording.py; its --help shows the command that makes them. The grid has 60 combinations of
 width, dropout and learning rate, 6 repetitions and 100 epochs: half an hour for each backbone on two cores. Afterwards,
 `posetune report race nyu_race_BACKBONE` shows what races would have cost and found. With --race, the script stops
-combinations that are clearly behind, which takes an eighth of the time. Started again without --race, it completes
+combinations that are clearly behind, so it takes an eighth of the time. Started again without --race, it completes
 them.
 """
 

@@ -199,7 +199,8 @@ def heat_map(
         )
     _name_columns(figure, axes, option_texts(list(columns.values())), cell_width)
     n_full = n_planned or max(row["n"] for row in summary)
-    first = next(cell for cell, row in chosen.items() if row[result] is not None)
+    # If finalists are confirmed, the best one may have no finished fresh repetition, and no other one is the best.
+    first = next(iter(chosen)) if summary[0][result] is not None else None
     for y, x in np.ndindex(values.shape):
         if np.isnan(values[y, x]):
             corner = (x - 0.5, y - 0.5)
@@ -209,9 +210,11 @@ def heat_map(
             text = "–" if row[result] is None else f"{row[result]:.2f}" + ("*" if row["n"] < n_full else "")
             is_dark = values[y, x] <= (np.nanmin(values) + np.nanmax(values)) / 2
             axes.text(x, y, text, size=size, ha="center", va="center", color="white" if is_dark else BLACK)
-    frame = Rectangle((first[1] - 0.5, first[0] - 0.5), 1, 1, fill=False, edgecolor=COLOURS[1], linewidth=1.8, zorder=3)
-    frame.set_clip_on(False)
-    axes.add_patch(frame)
+    if first is not None:
+        corner = (first[1] - 0.5, first[0] - 0.5)
+        frame = Rectangle(corner, 1, 1, fill=False, edgecolor=COLOURS[1], linewidth=1.8, zorder=3)
+        frame.set_clip_on(False)
+        axes.add_patch(frame)
     names = short_names(list(summary[0]))
     axes.set_xlabel(fitting(names[across], space - side - 36, SMALL_PT), size=SMALL_PT)
     axes.set_ylabel(fitting(names[down], max(60.0, 16.0 * len(lines)), SMALL_PT), size=SMALL_PT)
@@ -220,9 +223,13 @@ def heat_map(
     sentences = [f"{_SPLITS[split]} distance (mm), mean over n = {n_full} repetitions."]
     if len(chosen) < len(summary):
         sentences.append("Each cell shows the best of the other options in validation.")
-    sentences.append("Framed: best in validation.")
+    if first is not None:
+        sentences.append("Framed: best in validation.")
     in_contest = (
-        (row, best) for cell, row in zip(cells, summary, strict=True) for best in (chosen[cell], chosen[first])
+        (row, chosen[place])
+        for cell, row in zip(cells, summary, strict=True)
+        for place in (cell, first)
+        if place is not None
     )
     if any(_is_passed_over(row, best, n_full) for row, best in in_contest):
         sentences.append(_COMPLETE_FIRST)
@@ -292,10 +299,12 @@ def parallel_coordinates(
             list(lines[back_to_front]), colors=colours[back_to_front], linestyles=list(styles[back_to_front]), **look
         )
     )
-    axes.plot(x, places[0], color=colours[0], linewidth=2.2, linestyle=styles[0], solid_capstyle="butt")
+    is_best_drawn = drawn[0] is rows[0]  # if finalists are confirmed, it may have no result yet
+    if is_best_drawn:
+        axes.plot(x, places[0], color=colours[0], linewidth=2.2, linestyle=styles[0], solid_capstyle="butt")
     spacing = (width_in * 72 - 30) / (len(scales) - 0.5)
     left_out = len(rows) - len(drawn)
-    sentences = ["Each line is a combination; thick: best in validation."]
+    sentences = [f"Each line is a combination{'; thick: best in validation' * is_best_drawn}."]
     if is_incomplete.any():
         sentences.append(f"Dashed: fewer than n = {n_full} repetitions finished.")
     if any(_is_passed_over(row, drawn[0], n_full) for row in drawn):

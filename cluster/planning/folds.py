@@ -63,7 +63,7 @@ def find_folds(data_folder: Path, names: Sequence[str]) -> dict[FoldName, tuple[
             text = f"the folds of {name} go up to {last}, but {data_folder} has no {first_of(missing, _SHOWN)}"
             problems.append(Problem(_WHERE, f"{text}. Make all folds again: {_MAKE}"))
         elif last == 1:
-            problems.append(Problem(_WHERE, f"{name} has only one fold; folds that test all frames are at least two"))
+            problems.append(Problem(_WHERE, f"{name} has only one fold; it takes at least two to test all frames"))
         found |= sets
     if problems:
         raise ConfigError(problems)

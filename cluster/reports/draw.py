@@ -10,6 +10,7 @@ import numpy as np
 from cluster.figures import curves, errors, frames, hands, options
 from cluster.figures.style import COLUMN_IN, FigureError, Numbers
 from cluster.reports.prediction_files import errors_of, read_errors, sets_of_errors, sets_of_predictions
+from cluster.reports.tables.captions import SPLIT_NAMES
 from cluster.results.combination_logs import read_combination_logs
 from cluster.results.deserialize import decode_skeleton
 from cluster.results.experiment_description import DataSet
@@ -22,6 +23,7 @@ from cluster.storage.folders import ExperimentFolder
 from cluster.storage.frame_errors import FrameErrors
 from data_pipeline.frame_table import in_order
 from data_pipeline.skeleton import Skeleton
+from data_pipeline.words import listed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -164,13 +166,25 @@ def _success_curves(figure_options: FigureOptions, table: Results) -> "Figure":
     rates: dict[str, Sequence[Numbers]] = {}
     uncorrected: dict[str, Numbers] = {}
     rows = _rows(figure_options, table, table.split)
+    part_of = {row["key"]: part for part in table.by_data().values() for row in part.summary}
+    # The sets of one split only: a combination without a test set is not drawn next to others that were tested.
+    split = max((part_of[row["key"]].split for row in rows.values()), key=table.splits.index)
+    missing = {}
     for name, row in rows.items():
-        before, after = success_rates_of(table.files, table, row, figure_options.measure)
+        part = part_of[row["key"]]
+        is_shown = part.split == split
+        before, after = success_rates_of(table.files, part, row, figure_options.measure) if is_shown else ([], [])
         if not after:
-            raise FigureError(f"no finished trial of {row['key']} logged its success rates")
+            missing[row["key"]] = name
+            continue
         label = "corrected" if len(rows) == 1 else name
         uncorrected[label], rates[label] = before[0], after
-    others, remarks = _other_methods(figure_options, table, list(rows.values()))
+    if not rates:
+        raise FigureError(f"no finished trial of {listed(list(missing))} logged its success rates")
+    others, remarks = _other_methods(figure_options, table, split, list(rows.values()))
+    if missing:
+        on = f"a {SPLIT_NAMES[split]} set"
+        remarks = [f"No finished trial of {listed(list(missing.values()))} logged success rates on {on}.", *remarks]
     return curves.success_curves(
         uncorrected,
         rates,
@@ -183,6 +197,7 @@ def _success_curves(figure_options: FigureOptions, table: Results) -> "Figure":
 
 
 def _errors_by_joint(figure_options: FigureOptions, table: Results) -> "Figure":
+    table = _on_same_data(figure_options, table)
     row = _row(figure_options, table)
     logged = read_combination_logs(
         table.files,
@@ -216,7 +231,7 @@ def _errors_by_joint(figure_options: FigureOptions, table: Results) -> "Figure":
 
 def _error_by_option(figure_options: FigureOptions, table: Results) -> "Figure":
     table = _on_same_data(figure_options, table)
-    summary = _with_whole_sizes(table.files, table.summary)
+    summary = _with_whole_sizes(table)
     option, lines = (
         None if path is None else named(path, table.option_paths, "option")
         for path in (figure_options.option, figure_options.lines)
@@ -240,17 +255,20 @@ def _error_by_option(figure_options: FigureOptions, table: Results) -> "Figure":
     )
 
 
-def _with_whole_sizes(folder: ExperimentFolder, rows: Sequence[Row]) -> list[Row]:
-    """Returns rows with the number of frames in place of a training set's size None, which means all of them."""
-    name, size = "experiment_config.train_set", "experiment_config.train_set_size"
-    file = folder.read_experiment()
-    config = file.configs.get("experiment_config", {})
+def _with_whole_sizes(table: Results) -> list[Row]:
+    """Returns the summary with the number of frames in place of a training set's size None, which means all of them.
+
+    With folds it is the mean over the training sets of all folds.
+    """
+    size, file = "experiment_config.train_set_size", table.files.read_experiment()
+    known = {entry.name: entry.samples for entry in file.data if entry.size is None}
+    train_sets = {one.key: file.setting(one, "experiment_config.train_set") for one in file.plan.combinations}
 
     def n_frames(row: Row) -> int | None:
-        train_set = row.get(name, config.get("train_set"))
-        return next((entry.samples for entry in file.data if (entry.name, entry.size) == (train_set, None)), None)
+        found = [known[train_sets[key]] for key in table.trained_keys(row["key"]) if train_sets[key] in known]
+        return round(sum(found) / len(found)) if len(found) == len(table.trained_keys(row["key"])) else None
 
-    return [row | {size: n_frames(row)} if size in row and row[size] is None else row for row in rows]
+    return [row | {size: n_frames(row)} if size in row and row[size] is None else row for row in table.summary]
 
 
 def _heat_map(figure_options: FigureOptions, table: Results) -> "Figure":
@@ -428,14 +446,14 @@ def _repetition(trial_id: str) -> str:
 
 
 def _other_methods(
-    figure_options: FigureOptions, table: Results, rows: Sequence[Row]
+    figure_options: FigureOptions, table: Results, split: str, rows: Sequence[Row]
 ) -> tuple[list[tuple[str, Numbers]], list[str]]:
     """Returns labels and success rates of other methods, (81,) each, and remarks on their data.
 
     A method was measured on one set. If the curves are of several sets, its label says which one, if the number of
     frames shows it.
     """
-    of_split = table.data_sets.get(table.split, {})
+    of_split = table.data_sets.get(split, {})
     sets = list(dict.fromkeys(of_split[row["key"]] for row in rows if row["key"] in of_split))
     others, is_open = [], False
     for label, path in figure_options.others:

@@ -25,7 +25,6 @@ from data_pipeline.words import count, first_of, listed
 
 _MAX_VALUES = 8
 _MAX_DATA = 12
-_EPOCHS = "solver_config.num_epochs"
 
 
 def methods_paragraph(results: Results) -> str:
@@ -95,20 +94,20 @@ def _trained(results: Results, experiment: ExperimentFile) -> Iterator[str]:
     if isinstance(arguments, Mapping):
         sampler, round_size = (text(arguments.get(name)) for name in ("sampler", "round_size"))
         yield f"They were proposed by a search (sampler {sampler}, in rounds of {round_size})."
-    train_set = config.get("train_set")
-    if isinstance(train_set, str) and not results.folds and "experiment_config.train_set" not in results.option_paths:
-        size = config.get("train_set_size")
-        found = [entry.samples for entry in experiment.data if (entry.name, entry.size) == (train_set, size)]
-        yield f"The training set is {train_set}{f' ({found[0]:,} frames)' if found else ''}."
-    epochs = {_epochs_of(row, experiment) for row in results.summary}
-    if len(epochs) == 1 and None not in epochs:
-        yield f"A complete training takes {count(next(iter(epochs)) or 0, 'epoch')}."
+    keys = {key for row in results.summary for key in results.trained_keys(row["key"])}
+    trained = [combination for combination in experiment.plan.combinations if combination.key in keys]
 
+    def values(path: str) -> list[Any]:
+        found = {repr(value): value for value in (experiment.setting(one, path) for one in trained)}
+        return list(found.values())
 
-def _epochs_of(row: Row, experiment: ExperimentFile) -> int | None:
-    """Returns the epochs of a complete training; None if they are not known."""
-    found = row.get(_EPOCHS, experiment.configs.get("solver_config", {}).get("num_epochs"))
-    return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else None
+    train_sets, sizes = values("experiment_config.train_set"), values("experiment_config.train_set_size")
+    if not results.folds and len(train_sets) == 1 and isinstance(train_sets[0], str):
+        found = [entry.samples for entry in experiment.data if [entry.name, entry.size] == [*train_sets, *sizes]]
+        yield f"The training set is {train_sets[0]}{f' ({found[0]:,} frames)' if found else ''}."
+    epochs = values("solver_config.num_epochs")
+    if len(epochs) == 1 and isinstance(epochs[0], int) and not isinstance(epochs[0], bool) and epochs[0] > 0:
+        yield f"A complete training takes {count(epochs[0], 'epoch')}."
 
 
 def _is_raced(experiment: ExperimentFile) -> bool:

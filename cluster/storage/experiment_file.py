@@ -1,6 +1,6 @@
 """The content of an experiment's file, `experiment.json`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -52,6 +52,11 @@ class Plan:
 
     seeds: Annotated[Sequence[Count], _Some]
     combinations: Annotated[Sequence[Combination], _Some]
+
+    def trial_ids(self) -> Iterator[str]:
+        """Yields the id of each trial, 'KEY/REPETITION'."""
+        for repetition in range(len(self.seeds)):
+            yield from (f"{combination.key}/{repetition}" for combination in self.combinations)
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,11 @@ class ExperimentFile:
         run_id = content.get("run", "")
         run_of_0_4_0 = {run_id: RunFile.of(content)} if "versions" in content and is_run_id(run_id) else {}
         return cls(**valid, run_of_0_4_0=run_of_0_4_0, problems=problems)
+
+    def setting(self, combination: Combination, path: str) -> Any:
+        """Returns a setting of `experiment_config` or `solver_config` as a combination has it; None without one."""
+        section, _, name = path.partition(".")
+        return combination.options.get(path, self.configs.get(section, {}).get(name))
 
 
 _FIELDS = fields_of(ExperimentFile, without=("run_of_0_4_0", "problems"))

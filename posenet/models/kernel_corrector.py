@@ -50,7 +50,7 @@ class KernelCorrector(ClosedFormCorrector):
     frame is near a centre only if their hands have about the same size: the mean lengths of their bones over 17 frames
     around each, up to 200 frames away. The kernel is multiplied by exp(−h² / (2 · hand_bandwidth²)), with the mean h²
     over the bones of the squared difference of these lengths. So a hand of another size than any in the training data
-    is left as it is.
+    is left as it is, or only smoothed.
 
     Args:
         skeleton: The skeleton of the poses; any, but with a palm for the axes of the palm.

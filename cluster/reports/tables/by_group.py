@@ -224,10 +224,15 @@ class GroupTable:
         elif best is None:
             best = 1
         mean = SummaryColumns.of(self.split).mean
-        finished = [row for row in rows if row[mean] is not None]
+        # If finalists are confirmed, the best one is the best even if none of its fresh repetitions has finished.
+        decides = results.chosen_by.mean if results.n_confirming else mean
+        candidates = [row for row in rows if row[decides] is not None]
+        chosen = [row for ranked in by_validation_set(results, candidates) for row in ranked[:best]]
+        finished = [row for row in chosen if row[mean] is not None]
         if not finished:
-            raise ChoiceError(f"{results.name} has no errors by {self.by}: no trial has finished")
-        return [row for ranked in by_validation_set(results, finished) for row in ranked[:best]]
+            which = "fresh repetition of the best combination" if chosen else "trial"
+            raise ChoiceError(f"{results.name} has no errors by {self.by}: no {which} has finished")
+        return finished
 
     def _set_names(self) -> list[str]:
         """The data of each shown combination, by the set of its errors."""

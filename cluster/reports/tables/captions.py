@@ -252,7 +252,7 @@ def distances(results: Results, rows: Sequence[Row], split: str) -> list[str]:
 
 
 def versions(results: Results, rows: Sequence[Row]) -> list[str]:
-    """Returns a sentence if different versions trained the finished trials of the rows; none otherwise.
+    """Returns a sentence if different versions or devices trained the finished trials of the rows; none otherwise.
 
     Trials whose versions were not recorded may be of any version. They count only if those of others were.
     """
@@ -260,9 +260,19 @@ def versions(results: Results, rows: Sequence[Row]) -> list[str]:
     different = different_origins(run for runs in trained_by for run in runs or ())
     n_unknown = sum(runs is None for runs in trained_by)
     sentences = [f"Different versions trained these trials: {different}."] if different else []
+    devices = _devices(results, rows)
+    if len(devices) > 1:
+        sentences.append(f"Different devices trained these trials: {listed(devices)}; their random numbers may differ.")
     if 0 < n_unknown < len(trained_by):
         sentences.append(f"Which versions trained {n_unknown:,} of {len(trained_by):,} trials was not recorded.")
     return sentences
+
+
+def _devices(results: Results, rows: Sequence[Row]) -> list[str]:
+    """Returns the names of the GPUs that trained the finished trials of the rows, and `cpu` if that did."""
+    keys = {key for row in rows for key in results.trained_keys(row["key"])}
+    trials = [row for row in results.single_folds.trials if row["key"] in keys and row["status"] == "finished"]
+    return sorted({row["gpu"] or row["device"].partition(":")[0] for row in trials if row["gpu"] or row["device"]})
 
 
 def _over(results: Results, rows: Sequence[Row], split: str, names: Sequence[str]) -> str:

@@ -7,9 +7,10 @@ from cluster.results.names import ChoiceError
 from cluster.results.results import NoResultsError, Results
 from cluster.storage.frame_errors import FrameErrors
 from tests.cluster_tests.experiment_files import PARTS, write_examples, write_experiment, write_frames, write_records
-from tests.cluster_tests.results_files import experiment_json
+from tests.cluster_tests.results_files import experiment_json, read_json, write_json
 
 LR, DECAY = "optimizer_args.lr", "optimizer_args.weight_decay"
+SIZE = "experiment_config.train_set_size"
 THRESHOLDS = np.arange(81)
 BEFORE, AFTER = np.clip(THRESHOLDS / 60, 0, 1), np.clip(THRESHOLDS / 40, 0, 1)
 FIRST, SECOND = f"{0:016x}", f"{1:016x}"
@@ -152,8 +153,7 @@ class TestFromAFolder:
         assert (named.axes[0].get_xlabel(), legend(named)) == ("weight_decay", ["lr 0.001", "lr 0.01", "uncorrected"])
 
     def test_a_learning_curve_ends_with_the_whole_training_set(self, tmp_path):
-        size = "experiment_config.train_set_size"
-        folder = write_experiment(tmp_path / "sizes", [({size: n}, [9.0]) for n in (100, 1000, None)])
+        folder = write_experiment(tmp_path / "sizes", [({SIZE: n}, [9.0]) for n in (100, 1000, None)])
         file = experiment_json(folder)
         file["configs"]["experiment_config"]["train_set"] = "a_train"
         folder.write_experiment(file)
@@ -162,6 +162,16 @@ class TestFromAFolder:
         figure = draw("option", Results.read(folder), FigureOptions())
         assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["100", "1000", "5000"]
         assert "left out" not in note(figure)
+
+    def test_a_learning_curve_ends_with_the_whole_training_set_of_an_option_with_one_value(self, tmp_path):
+        options = [{"experiment_config.train_set": "a_train", SIZE: n} for n in (100, None)]
+        folder = write_experiment(tmp_path / "sizes", [(of, [9.0]) for of in options])
+        file = experiment_json(folder)
+        file["configs"]["experiment_config"]["train_set"] = "replaced"
+        sizes = [{"name": name, "size": None, "samples": n} for name, n in (("a_train", 5000), ("replaced", 7000))]
+        folder.write_experiment({**file, "data": [*file["data"], *sizes]})
+        figure = draw("option", Results.read(folder), FigureOptions())
+        assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["100", "5000"]
 
     def test_frames_are_those_of_all_subsets_of_one_repetition(self, own):
         own.trial(f"{FIRST}/0").write("frames.parquet", b"broken")
@@ -225,6 +235,30 @@ class TestRepetitionsThatFailed:
         said = note(draw(name, Results.read(holes), FigureOptions()))
         assert mark in said
         assert "Combinations with fewer repetitions come after complete ones." in said
+
+
+class TestCombinationsWithoutATestSet:
+    @pytest.fixture
+    def some(self, tmp_path):
+        """The first combination has no test set, the second has one."""
+        sweep = [({"experiment_config.test_set": name}, [9.0]) for name in (None, "a_test")]
+        folder = write_experiment(tmp_path / "some", sweep)
+        for key, split in ((FIRST, "val"), (SECOND, "test")):
+            content = read_json(folder.trial(f"{key}/0"))
+            content["metrics"] = {name: content["metrics"][name] for name in {"val", split}}
+            write_json(folder.trial(f"{key}/0"), content)
+            write_records(folder, f"{key}/0", [9.0], split=split, success=("worst", BEFORE, AFTER))
+        return Results.read(folder)
+
+    @pytest.mark.parametrize("key", [FIRST, SECOND])
+    @pytest.mark.parametrize("name", ["joints", "success"])
+    def test_show_their_errors_in_validation_if_they_are_chosen(self, some, name, key):
+        assert draw(name, some, FigureOptions([key])).axes[0].has_data()
+
+    def test_are_left_out_of_success_rates_in_testing(self, some):
+        figure = draw("success", some, FigureOptions())
+        assert len(lines(figure)) == 2
+        assert "logged success rates on a test set." in note(figure)
 
 
 class TestWhatCannotBeDrawn:

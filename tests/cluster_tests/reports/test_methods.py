@@ -117,6 +117,26 @@ class TestTheParagraph:
         assert "after epoch 1, both combinations stayed (2 repetitions). Each time" in text
         assert "The race has dropped none of them. To confirm the finalists" in text
 
+    def test_names_training_set_and_epochs_of_options_with_one_value(self, tmp_path):
+        of_all = {"experiment_config.train_set": "B", "solver_config.num_epochs": 50}
+        folder = write_results(tmp_path, {key: ({**of_all, "lr": key}, [6.0]) for key in "ab"})
+        content = experiment_json(folder)
+        content["configs"]["experiment_config"]["train_set"] = "A"
+        content["configs"]["solver_config"] = {"num_epochs": 10}
+        content["data"] += [{"name": name, "size": None, "samples": n} for name, n in (("A", 7), ("B", 1234))]
+        folder.write_experiment(content)
+        text = paragraph(folder)
+        assert "The training set is B (1,234 frames). A complete training takes 50 epochs." in text
+
+    def test_names_no_number_of_training_frames_if_it_varies(self, tmp_path):
+        size = "experiment_config.train_set_size"
+        folder = write_results(tmp_path, {key: ({size: n}, [6.0]) for key, n in (("a", 1000), ("b", None))})
+        content = experiment_json(folder)
+        content["configs"]["experiment_config"] |= {"train_set": "A", "train_set_size": 1000}
+        content["data"] += [{"name": "A", "size": n, "samples": n or 5000} for n in (1000, None)]
+        folder.write_experiment(content)
+        assert "The training set is A. " in paragraph(folder)
+
     def test_of_a_race_without_a_decision_mentions_it_before_its_finalists(self, tmp_path):
         folder = write_race(write_results(tmp_path, {"a": ({"lr": 1}, [6.0, 7.0])}), {}, confirm=1)
         assert "over epochs. The race has dropped none of them. To confirm the finalists" in paragraph(folder)

@@ -6,19 +6,23 @@ import statistics
 
 import pytest
 
+from cluster.figures.options import heat_map, parallel_coordinates
 from cluster.reports.methods import methods_paragraph
 from cluster.reports.page.data import PageData
 from cluster.reports.page.sentences import findings, progress
 from cluster.reports.tables.effects import MeanTable, effects_of
+from cluster.reports.tables.export import export_groups
 from cluster.reports.tables.summary import summary_text
 from cluster.reports.tables.table_options import TableOptions
 from cluster.reports.terminal.comparison import compare_combinations
 from cluster.reports.terminal.comparison_text import combinations_text
 from cluster.reports.terminal.overview import state
+from cluster.reports.terminal.removal import useless_files
 from cluster.reports.terminal.trial_logs import logs_text, trial_logs
 from cluster.reports.trackers.runs import ExperimentRuns
 from cluster.result_table import ResultTable
 from cluster.results.lookup import find_combination
+from cluster.results.names import ChoiceError
 from cluster.results.results import NoResultsError
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
@@ -27,6 +31,7 @@ from tests.cluster_tests.results_files import (
     write_fold_results,
     write_race,
     write_results,
+    write_trial,
 )
 
 DECIDING = {"a": [6.0, 7.0], "b": [6.5, 8.0]}
@@ -84,6 +89,17 @@ class TestAFinalist:
         table = confirmed(tmp_path, deciding=DECIDING | {"a": [6.0, "diverged"]})
         assert [row["key"] for row in table.summary] == ["b", "a", "c"]
         assert "combinations with fewer than 2 finished repetitions come after the others" in text_of(table)
+
+    def test_is_the_best_even_if_none_of_its_fresh_repetitions_finished(self, tmp_path):
+        table = confirmed(tmp_path, FRESH | {"a": ["diverged"] * 6})
+        assert [row["key"] for row in table.summary][:2] == ["a", "b"]
+        for figure in (
+            parallel_coordinates(table.summary, ["lr"], split="test"),
+            heat_map(table.summary, "lr", "lr", split="test"),
+        ):
+            assert "best in validation" not in figure.get_suptitle()
+        with pytest.raises(ChoiceError, match="no fresh repetition of the best combination has finished"):
+            export_groups(table.files, table, "joint", "md", TableOptions())
 
     def test_is_unfinished_until_its_fresh_repetitions_have_finished(self, tmp_path):
         table = confirmed(tmp_path, FRESH | {"b": [7.6, "interrupted", *[None] * 4]})
@@ -192,6 +208,13 @@ def test_the_log_of_a_trial_says_that_it_is_a_fresh_repetition(table):
 def test_trackers_have_fresh_repetitions_in_a_group_of_their_own(table):
     groups = {run.trial_id: run.group for run in ExperimentRuns.of(table).runs() if run.key == "a"}
     assert list(groups.values()) == ["a"] * 2 + ["a confirms"] * 6
+
+
+def test_cleaning_keeps_fresh_repetitions_of_a_combination_that_a_race_dropped(tmp_path):
+    table = confirmed(tmp_path / "raced")
+    write_trial(table.files, "c/2", 9.0, ["val", "test"], ["DEFAULT"])
+    assert not table.where(lambda row: row["key"] == "c").counted["c"]
+    assert useless_files(str(tmp_path), "raced") is None
 
 
 @pytest.mark.parametrize(("confirm", "reason"), [(9, "plan has 8 seeds, which are too few"), ("x", "confirm")])

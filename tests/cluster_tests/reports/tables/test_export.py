@@ -394,7 +394,8 @@ class TestATableOfTrials:
         folder = write_results(tmp_path, {"a": ({LR: 0.1}, [10.0]), "b": ({LR: 0.2}, [14.0])})
         for key, torch in (("a", "2.1"), ("b", "2.5")):
             trial = folder.trial(f"{key}/0")
-            write_json(trial, {**read_json(trial), "runs": [key]})
+            device = {"device": "cpu"} if key == "a" else {"device": "cuda:1", "gpu": "GPU X"}
+            write_json(trial, {**read_json(trial), "runs": [key], **device})
             folder.write_run(key, RunFile(started=1.0, versions={"torch": torch}))
         content = experiment_json(folder)
         content["configs"]["experiment_config"]["train_set"] = "hands_train"
@@ -406,8 +407,10 @@ class TestATableOfTrials:
             text = table.to_md(TableOptions(**options))
             assert "Test frames are 1 or more frames (median 2) away from training frames" in text
             assert "These results measure interpolation within a recording." in text
-            assert "Different versions" not in text
-        assert "Different versions trained these trials: torch 2.1 and 2.5." in table.to_md(TableOptions(trials=True))
+            assert "Different" not in text
+        text = table.to_md(TableOptions(trials=True))
+        assert "Different versions trained these trials: torch 2.1 and 2.5." in text
+        assert "Different devices trained these trials: GPU X and cpu; their random numbers may differ." in text
 
 
 class TestDataThatIsAnOption:
