@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data_pipeline.formats.catalogue import FORMATS
 from data_pipeline.formats.leaderboard import LEADERBOARD_DATASETS
 from data_pipeline.pose_dataset import PoseDataset, Samples, dataset_exists, read_dataset, read_samples, save_dataset
@@ -28,8 +30,9 @@ from data_pipeline.preparation.texts import (
 )
 from data_pipeline.separation.measuring import separation
 from data_pipeline.separation.separation import Separation
-from data_pipeline.tables import error_stats_file, errors_file, neighbors_file, write_neighbors
+from data_pipeline.tables import error_stats_file, errors_file, label_keys, neighbors_file, write_neighbors
 from data_pipeline.user_error import UserError
+from data_pipeline.words import count
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,15 @@ def neighbors(target: Target, dataset: str, bank: str, k: int) -> CommandResult:
     found = nearest_neighbors(labelled.labels, others.labels, k, is_same=is_same)
     with target.writing(files=[file]) as folder:
         write_neighbors(folder, target.name, found.rows, labelled.labels, found.n_bank, others.labels)
-    return _table_result(target, found.facts, neighbors_text(found.facts), [file])
+    keys, in_bank = (label_keys(one.labels) for one in (labelled, others))
+    n_shared = 0 if is_same else int(np.isin(keys, in_bank).sum())
+    notes: tuple[str, ...] = ()
+    if n_shared:
+        notes = (
+            f"note: {bank} contains {count(n_shared, 'frame')} of {dataset}, and each is its own nearest neighbour; a "
+            "NeighborErrorBankDistorter would often draw the errors of the frame itself",
+        )
+    return _table_result(target, found.facts, neighbors_text(found.facts), [file], notes)
 
 
 def errors(target: Target, dataset: str, subset_name: str | None) -> CommandResult:

@@ -294,11 +294,16 @@ class TestTables:
         np.testing.assert_array_equal(first, second)
         assert not (first == np.arange(N)[:, None]).any()
 
+    def test_of_neighbors_in_a_set_of_other_frames_have_no_note(self, run, data_dir, hands):
+        write_datasets(data_dir, {"bank": Samples(LABELS + np.float32(1), {})})
+        assert run("neighbors", "--dataset", "hands", "--bank", "bank", "--max-k", "1", "--name", "new")[2] == ""
+
     def test_of_neighbors_may_come_from_another_set(self, run, data_dir, hands):
         write_datasets(data_dir, {"bank": Samples(LABELS[::-1][:100], {})})
-        _, output, _ = run(
+        _, output, errors = run(
             "neighbors", "--dataset", "hands", "--bank", "bank", "--max-k", "2", "--name", "new", "--json"
         )
+        assert errors.startswith("note: bank contains 100 frames of hands, and each is its own nearest neighbour")
         table = read_table(data_dir, "new_neighbors.pt")
         assert table.array[-100:, 0].tolist() == list(range(99, -1, -1))
         assert table.n_bank == 100
