@@ -115,7 +115,11 @@ def remove_surplus_weights(plan: Plan, table: Results, job: Job) -> None:
         return
     if keep == "best" and any(row["status"] in ("interrupted", "pending") for row in table.single_folds.trials):
         return  # a trial that is not trained yet may become the best
-    kept = _best_by_validation_data(plan, table) if keep == "best" else set()
+    kept: set[str] = set()
+    if keep == "best":
+        # A failed trial is trained again and may make its combination the best.
+        failed = {row["key"] for row in table.trials if row["status"] == "failed"}
+        kept = _best_by_validation_data(plan, table) | {one for key in failed for one in table.trained_keys(key)}
     storage = job.folder.storage
     existing = {f"{FileNames.TRIALS_FOLDER}/{path}" for path in storage.files(FileNames.TRIALS_FOLDER)}
     surplus_trials = [trial.id for trial in plan.trials if trial.key not in kept]

@@ -300,6 +300,9 @@ class _Reports(_StaysInDriver, tune.Callback):  # type: ignore[misc] # ray decla
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial ended without its last report: its worker was lost more than `max_retries` times."""
         spec = self.steps.running[trial.trial_id].trial
+        if spec.id in self.monitor.outcomes:  # it had reported how it ended
+            self.on_trial_complete(iteration, trials, trial)
+            return
         folder, run_id = self.job.folder.trial(spec.id), self.job.run_id
         hang = None
         with suppress(StorageError):

@@ -5,6 +5,7 @@ Each dict has a dataclass here, with a field and a rule for each key. A check co
 each combination of options.
 """
 
+import copy
 import dataclasses
 import os
 import re
@@ -180,7 +181,13 @@ def _functions(value: Any) -> str | None:
     functions = value if isinstance(value, list | tuple) else [None]
     names = [getattr(function, "__name__", "") for function in functions]
     fits = all(callable(function) for function in functions) and all(name.isidentifier() for name in names)
-    return None if fits and len(set(names)) == len(names) else "a list of functions with different names, see the docs"
+    if not fits or len(set(names)) < len(names):
+        return "a list of functions with different names, see the docs"
+    try:
+        copy.deepcopy(value)  # each trial has its own, and a method its own object
+    except Exception as error:
+        return f"functions that can be copied, so no methods of an object with a lock or an open file ({error})"
+    return None
 
 
 _METRIC_END = re.compile(r"(_before)?(_mm|_mm_per_frame2)?$")

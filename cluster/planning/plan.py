@@ -311,7 +311,8 @@ def _warnings(space: SearchSpace, inputs: Inputs) -> list[str]:
 def _validation_matters(space: SearchSpace) -> bool:
     """Returns whether validation chooses a setting, an epoch or a strength, or is the only result."""
     test_sets = set(space.values("experiment_config.test_set"))
-    chooses_settings = space.n_combinations(len(test_sets) + 1) > len(test_sets)
+    n_sets = 1 if space.folds else len(test_sets)  # folds do not count as combinations
+    chooses_settings = space.n_combinations(n_sets + 1) > n_sets
     chooses_epochs = max(space.values("solver_config.num_epochs")) > 1
     return None in test_sets or chooses_settings or chooses_epochs or any(space.values("choose_strength"))
 

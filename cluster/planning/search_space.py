@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any, NamedTuple
 
 from cluster.planning.config import ConfigError, Problem, Settings, check_value, without_numpy
@@ -38,6 +39,10 @@ OPTIONS_OUTSIDE_HYPERPARAMS = {
     ),
     "solver_config": ("num_epochs", "batch_size", "matmul_precision"),
 }
+
+
+TEST_SET_PATHS = ("experiment_config.test_set", "experiment_config.test_set_size")
+"""The settings that have no influence on validation errors."""
 
 
 class FoldName(NamedTuple):
@@ -328,8 +333,8 @@ class SearchSpace:
             dimension = axis.dimension
             of = dimension.choices if isinstance(dimension.choices, int) else dimension.choices.n_values
             places = range(min(at_most, at_most if of is None else of))
-            found = [(*one, place) for one in found for place in (places if dimension.applies(one) else [None])]
-            del found[at_most:]  # each has at least one continuation, so there are at least as many
+            longer = ((*one, place) for one in found for place in (places if dimension.applies(one) else [None]))
+            found = list(islice(longer, at_most))  # each has at least one continuation, so there are at least as many
         return len(found)
 
     def point(self, given: Mapping[str, Any]) -> tuple[RowIndices, list[Problem]]:
@@ -362,6 +367,9 @@ class SearchSpace:
         axis = self.axes[place]
         if axis.range is None:
             rows, problems = self._rows_with(place, values)
+            if len(rows) > 1:  # a point gives some of the joint settings; the others have their base values if they can
+                base = {path: self._base_value(path) for path in axis.paths}
+                rows = self._rows_with(place, {**base, **values})[0] or rows
             return next(iter(rows), None), problems
         (value,) = values.values()
         if not axis.range.has(value):

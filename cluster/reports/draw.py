@@ -13,7 +13,7 @@ from cluster.reports.prediction_files import errors_of, read_errors, sets_of_err
 from cluster.reports.tables.captions import SPLIT_NAMES
 from cluster.results.combination_logs import read_combination_logs
 from cluster.results.deserialize import decode_skeleton
-from cluster.results.experiment_description import DataSet
+from cluster.results.experiment_description import DataSet, setting_of
 from cluster.results.lookup import find_combination
 from cluster.results.names import named
 from cluster.results.results import Results
@@ -262,7 +262,7 @@ def _with_whole_sizes(table: Results) -> list[Row]:
     """
     size, file = "experiment_config.train_set_size", table.files.read_experiment()
     known = {entry.name: entry.samples for entry in file.data if entry.size is None}
-    train_sets = {one.key: file.setting(one, "experiment_config.train_set") for one in file.plan.combinations}
+    train_sets = {one.key: setting_of(file, one, "experiment_config.train_set") for one in file.plan.combinations}
 
     def n_frames(row: Row) -> int | None:
         found = [known[train_sets[key]] for key in table.trained_keys(row["key"]) if train_sets[key] in known]

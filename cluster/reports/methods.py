@@ -14,7 +14,7 @@ from cluster.reports.tables.captions import SPLITS, folds_of, in_race, n_folds
 from cluster.reports.tables.combinations import anywhere
 from cluster.reports.tables.summary import mean_and_std
 from cluster.results.choice.race_course import RaceCourse, race_courses
-from cluster.results.experiment_description import where_options_apply
+from cluster.results.experiment_description import setting_of, where_options_apply
 from cluster.results.names import option_texts, short_names
 from cluster.results.results import Results
 from cluster.results.rows import Row, SummaryColumns
@@ -98,7 +98,7 @@ def _trained(results: Results, experiment: ExperimentFile) -> Iterator[str]:
     trained = [combination for combination in experiment.plan.combinations if combination.key in keys]
 
     def values(path: str) -> list[Any]:
-        found = {repr(value): value for value in (experiment.setting(one, path) for one in trained)}
+        found = {repr(value): value for value in (setting_of(experiment, one, path) for one in trained)}
         return list(found.values())
 
     train_sets, sizes = values("experiment_config.train_set"), values("experiment_config.train_set_size")

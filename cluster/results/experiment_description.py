@@ -137,6 +137,13 @@ def _varied(combinations: Sequence[Combination]) -> list[str]:
     return [path for path in paths if len({repr(c.options[path]) for c in combinations}) > 1]
 
 
+def setting_of(file: ExperimentFile, combination: Combination, path: str) -> Any:
+    """Returns a setting of `experiment_config` or `solver_config` as a combination has it; None without one."""
+    section, _, name = path.partition(".")
+    own = combination.options.get(path, NOT_APPLICABLE)
+    return file.configs.get(section, {}).get(name) if own == NOT_APPLICABLE else own
+
+
 def where_options_apply(axes: Sequence[Axis], names: Mapping[str, str]) -> list[tuple[str, str]]:
     """Returns the column of each option and where it applies: 'model CorrectorLCN'; empty for everywhere.
 

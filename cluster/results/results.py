@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 from cluster.racing.decision_file import DecisionFile, read_decisions
 from cluster.racing.dropped import DROPPED_COLUMNS, Dropped, dropped_combinations, finalists, for_longer
-from cluster.results.experiment_description import DataSet, ExperimentDescription, FoldName, Option
+from cluster.results.experiment_description import DataSet, ExperimentDescription, FoldName, Option, setting_of
 from cluster.results.folds import DATASET, Fold, combined_trial, key_of_folds, with_dataset
 from cluster.results.names import NOT_APPLICABLE, ChoiceError, in_order, option_texts, short_names
 from cluster.results.rows import (
@@ -189,9 +189,9 @@ class Results:
 
         With the latter's keys in `planned`, the longer ones are left out: they did not race.
         """
-        options = {combination.key: combination.options for combination in file.plan.combinations}
-        of_all = file.configs.get("solver_config", {}).get("num_epochs")
-        lengths = {key: options.get(self.trained_keys(key)[0], {}).get(_EPOCHS, of_all) for key in file.stands_for}
+        combinations = {combination.key: combination for combination in file.plan.combinations}
+        trained = {key: combinations.get(self.trained_keys(key)[0]) for key in file.stands_for}
+        lengths = {key: setting_of(file, one, _EPOCHS) for key, one in trained.items() if one is not None}
         known = {key: epochs for key, epochs in lengths.items() if isinstance(epochs, int)}
         return for_longer(self.decisions, file.stands_for, known, planned)
 

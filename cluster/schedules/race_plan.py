@@ -14,7 +14,7 @@ from cluster.planning.builders import build_optimizer, build_scheduler
 from cluster.planning.combination_checks import MAX_STEPS
 from cluster.planning.config import Problem, Settings
 from cluster.planning.inputs import Inputs, SetKey
-from cluster.planning.search_space import SearchSpace
+from cluster.planning.search_space import TEST_SET_PATHS, SearchSpace
 from cluster.racing.decision_file import DecisionFile
 from cluster.racing.successive_halving import MIN_COMBINATIONS
 from cluster.schedules.brackets import Bracket, Entrant
@@ -277,13 +277,20 @@ def decision_text(decision: DecisionFile, leader: str) -> str:
 
 def race_problems(space: SearchSpace) -> list[Problem]:
     """Returns the problems that rule out a race."""
-    if space.base.experiment.race is None or _SIZE not in space.paths:
+    if space.base.experiment.race is None:
         return []
-    text = (
-        f"{_SIZE} is an option, but after a few epochs larger training sets are ahead only because their epochs have "
-        "more batches. Train the whole grid (race: None), or run a separate experiment for each size"
-    )
-    return [Problem("experiment_config.race", text)]
+    problems = [
+        Problem(axis.name, "a race compares validation errors, on which the test set has no influence; choose one")
+        for axis in space.axes
+        if not axis.folds and set(axis.paths) <= set(TEST_SET_PATHS)
+    ]
+    if _SIZE in space.paths:
+        text = (
+            f"{_SIZE} is an option, but after a few epochs larger training sets are ahead only because their epochs "
+            "have more batches. Train the whole grid (race: None), or run a separate experiment for each size"
+        )
+        problems.append(Problem("experiment_config.race", text))
+    return problems
 
 
 def race_warnings(brackets: Sequence[Bracket], space: SearchSpace, inputs: Inputs) -> list[str]:

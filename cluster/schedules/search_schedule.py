@@ -11,7 +11,7 @@ from typing import Any
 from cluster.planning.config import ConfigError, ExperimentConfig, Problem
 from cluster.planning.inputs import Inputs
 from cluster.planning.plan import Plan, make_plan
-from cluster.planning.search_space import RowIndices, SearchSpace
+from cluster.planning.search_space import TEST_SET_PATHS, RowIndices, SearchSpace
 from cluster.results.folds import mean_over_frames
 from cluster.schedules.brackets import n_val_frames
 from cluster.schedules.schedule import GridSchedule, Step
@@ -33,7 +33,6 @@ _MOST_PASSED_OVER = 20
 """How many combinations a search may pass over for each one that it proposes, since they cannot be trained."""
 
 _SAME_DATA = ("experiment_config.val_set", "experiment_config.val_set_size")
-_NOT_SEEN = ("experiment_config.test_set", "experiment_config.test_set_size")
 
 
 def check_searchable(space: SearchSpace, search: Search | None, points: Sequence[Mapping[str, Any]]) -> list[Problem]:
@@ -57,7 +56,7 @@ def check_searchable(space: SearchSpace, search: Search | None, points: Sequence
         if not axis.folds and not set(axis.paths).isdisjoint(_SAME_DATA):
             text = "a search compares validation errors, so all combinations need the same validation set"
             problems.append(Problem(axis.name, f"{text}; run a separate experiment for each set"))
-        if not axis.folds and set(axis.paths) <= set(_NOT_SEEN):
+        if not axis.folds and set(axis.paths) <= set(TEST_SET_PATHS):
             text = "a search compares validation errors, on which the test set has no influence; choose one"
             problems.append(Problem(axis.name, text))
     if len({fold.dataset for fold in space.folds}) > 1:

@@ -43,6 +43,9 @@ BUNDLE_TRIALS = 1000
 BUNDLE_BYTES = 32 * 2**20
 """A bundle is full when its trials' records have this size; reading them takes about ten times as much memory."""
 
+TEXT_BYTES = 256 * 2**20
+"""It is also full when their `trial.json` have this size: a large one has what a normalizer learned."""
+
 N_CONCURRENT = 16
 """How many files of an object store are read or removed concurrently."""
 
@@ -51,6 +54,7 @@ T = TypeVar("T")
 _BUNDLE_FILE = re.compile(r"(\d{6}-[0-9a-f]{8})\.(trials|records)\.parquet")
 _SCHEMA = pa.schema({"trial_id": pa.string(), "trial_json": pa.string()})
 _MAX_ROWS = 10 * BUNDLE_TRIALS
+_MAX_BUNDLES = 999_999
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 _MOVED = (FileNames.RECORDS, FileNames.TRIAL)
 _PATIENCE_S = 5.0  # short, since the end of a run waits for it and the next run can move the trials
@@ -117,10 +121,16 @@ class Archive:
         texts = pa.table([ids, [taken[trial_id][0] for trial_id in ids]], schema=_SCHEMA)
         buffer = io.BytesIO()
         pq.write_table(texts, buffer, compression="zstd", write_page_checksum=True)
-        name = f"{1 + max((int(bundle[:6]) for bundle in self._files()), default=0):06d}-{secrets.token_hex(4)}"
+        number = 1 + max((int(bundle[:6]) for bundle in self._files()), default=0)
+        if number > _MAX_BUNDLES:
+            raise StorageError(
+                f"{self.experiment.location}/{FileNames.ARCHIVE_FOLDER} has no number for another bundle"
+            )
+        name = f"{number:06d}-{secrets.token_hex(4)}"
         self._write(FileNames.in_archive(name, "records"), joined([taken[trial_id][1] for trial_id in ids]))
         if may_continue():
             self._write(FileNames.in_archive(name, "trials"), buffer.getvalue())
+            self._read(name)  # raises an error if it could not be read later, before anything is removed
             self._remove(_files_of(ids), may_continue)
         pa.default_memory_pool().release_unused()
         return left
@@ -176,8 +186,8 @@ class Archive:
     def _take(self, trial_ids: Sequence[str]) -> tuple[dict[str, tuple[str, bytes]], int]:
         """Returns text and records of the trials that can be moved, and how many trials were examined."""
         taken: dict[str, tuple[str, bytes]] = {}
-        n_bytes = n_examined = 0
-        while n_examined < min(len(trial_ids), BUNDLE_TRIALS) and n_bytes < BUNDLE_BYTES:
+        n_bytes = n_text_bytes = n_examined = 0
+        while n_examined < min(len(trial_ids), BUNDLE_TRIALS) and n_bytes < BUNDLE_BYTES and n_text_bytes < TEXT_BYTES:
             portion = trial_ids[n_examined : min(n_examined + N_CONCURRENT, BUNDLE_TRIALS)]
             n_examined += len(portion)
             read = map_files(self.experiment, self.experiment.read, _files_of(portion))
@@ -186,6 +196,7 @@ class Archive:
                 if _is_final(trial) and are_joinable(records):
                     taken[trial_id] = (trial.decode(), records)
                     n_bytes += len(records)
+                    n_text_bytes += len(trial)
         return taken, n_examined
 
     def _write(self, path: str, data: bytes) -> None:

@@ -162,11 +162,6 @@ class ExperimentFile:
         run_of_0_4_0 = {run_id: RunFile.of(content)} if "versions" in content and is_run_id(run_id) else {}
         return cls(**valid, run_of_0_4_0=run_of_0_4_0, problems=problems)
 
-    def setting(self, combination: Combination, path: str) -> Any:
-        """Returns a setting of `experiment_config` or `solver_config` as a combination has it; None without one."""
-        section, _, name = path.partition(".")
-        return combination.options.get(path, self.configs.get(section, {}).get(name))
-
 
 _FIELDS = fields_of(ExperimentFile, without=("run_of_0_4_0", "problems"))
 

@@ -94,9 +94,10 @@ def _has_its_name(folder: Storage, file: IO[bytes]) -> bool:
     try:
         with folder.opened() as descriptor:
             found = os.stat(FileNames.LOCK, dir_fd=descriptor, follow_symlinks=False)
+        return os.path.samestat(os.fstat(file.fileno()), found)
     except OSError as error:
-        return error.errno not in (errno.ENOENT, errno.ENOTDIR)  # it may be unavailable for a while
-    return os.path.samestat(os.fstat(file.fileno()), found)
+        # A file that was removed elsewhere is stale on NFS; for another reason it may be unavailable for a while.
+        return error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 
 
 def _no_lock(folder: Storage, error: OSError) -> StorageError:

@@ -147,6 +147,7 @@ class TestTheFilesOfAnExperiment:
                 "use_preset": True,
                 "fingerprint": read_dataset(small_data, f"two_{part}").fingerprint,
                 "samples": samples,
+                "triples": samples - 2,
                 "poses": json.loads(json.dumps(PoseRange.of(synthetic_hands(samples, seed), HANDS17).to_json())),
             }
             for seed, (part, samples) in enumerate({"train": 40, "val": 20, "test": 20}.items())
@@ -751,6 +752,22 @@ class TestKeepWeights:
         with pytest.raises(TrialsFailedError, match="stopped"):
             small_experiment.run(changes, {"model": [FailingMLP, CorrectorMLP], LR: [*LRS, 1e-4]})
         assert len(self.weights(small_experiment)) == 2
+
+    def test_best_is_also_that_of_a_combination_whose_failed_trial_is_trained_again(
+        self, small_experiment, monkeypatch
+    ):
+        changes = {"experiment_config.n_repetitions": 2}
+        best, other = (row["key"] for row in small_experiment.run(changes, {LR: LRS}).summary)
+        path = small_experiment.folder / "trials" / other / "1" / "trial.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "failed"}))
+        changes["experiment_config.keep_weights"] = "best"
+        with monkeypatch.context() as failing:
+            failing.setattr(CorrectorMLP, "correction", None)
+            with pytest.raises(TrialsFailedError):
+                small_experiment.run(changes, {LR: LRS})
+        assert set(self.weights(small_experiment)) == {best, other}
+        small_experiment.run(changes, {LR: LRS})
+        assert self.weights(small_experiment) == [best] * 2
 
     def test_none_is_nobodys(self, small_experiment):
         small_experiment.run({"experiment_config.keep_weights": "none"}, {LR: LRS})

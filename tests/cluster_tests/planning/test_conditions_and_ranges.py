@@ -162,6 +162,15 @@ class TestAPoint:
         assert problem in found
         assert experiment.points == []
 
+    def test_takes_joint_settings_that_it_does_not_name_from_the_base(self, small_experiment):
+        base = {"base_hyperparams.model_args": {"hidden_dims": [16]}, "experiment_config.search": Search("random", 3)}
+        experiment = small_experiment.experiment(base)
+        experiment.add_joint_options(["loss_space", "model_args.hidden_dims"], [["default", [8]], ["default", [16]]])
+        experiment.add_range(LR, 1e-3, 1e-1)
+        experiment.add_point({"loss_space": "default", LR: 0.05})
+        _, second, *_ = [combination.options for combination in experiment.plan().combinations]
+        assert (second["model_args.hidden_dims"], second[LR]) == ("[16]", 0.05)
+
     def test_needs_a_value_where_that_of_the_base_is_outside(self, small_experiment):
         experiment = small_experiment.experiment({"experiment_config.search": Search("random", 4)})
         experiment.add_range("model_args.dropout", 0.0, 0.5)
@@ -171,6 +180,13 @@ class TestAPoint:
             f"{LR}: in a point: the base value 0.001 is not in 0.01 to 0.1; give the point another one"
             in problems_of(experiment.plan)
         )
+
+
+def test_many_combinations_of_two_ranges_are_counted_without_making_all_pairs(small_experiment):
+    experiment = small_experiment.experiment()
+    experiment.add_range(LR, 1e-3, 1e-1)
+    experiment.add_range("model_args.dropout", 0.0, 0.5)
+    assert experiment.space.n_combinations(100_000) == 100_000
 
 
 def test_the_corners_have_each_row_each_end_and_all_combinations_of_data(small_experiment):

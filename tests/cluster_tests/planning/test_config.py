@@ -1,6 +1,7 @@
 import copy
 import math
 import re
+import threading
 from collections import OrderedDict
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,14 @@ def error_before(poses, labels, skeleton):
 def distance_mm(poses, labels, skeleton):
     """A metric that would be in the column of PoseTune's `distance`."""
     return errors.distance_error(poses, labels, skeleton)
+
+
+class HasALock:
+    def __init__(self):
+        self.lock = threading.Lock()
+
+    def note(self, trial_id, report, model):
+        """A callback."""
 
 
 EXPERIMENT = [
@@ -155,6 +164,7 @@ SOLVER = [
     ("metrics", [error_before], "functions whose names do not end in _before and are not PoseTune's own: distance,"),
     ("metrics", [distance_mm], "functions whose names do not end in _before and are not PoseTune's own: distance,"),
     ("callbacks", [3], "a list of functions with different names"),
+    ("callbacks", [HasALock().note], "functions that can be copied, so no methods of an object with a lock or an open"),
     ("num_epoch", 5, "did you mean 'num_epochs'?"),
     ("learning_rate", 0.1, "there is no such key"),
 ]

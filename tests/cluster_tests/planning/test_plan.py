@@ -14,7 +14,7 @@ from cluster.reports.page.page import page
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.trial_file import STATUSES
-from data_pipeline.pose_dataset import Samples, write_datasets
+from data_pipeline.pose_dataset import Samples, read_samples, write_datasets
 from data_pipeline.preparation.parts import split_samples
 from data_pipeline.preparation.splits.syntax import parse_split
 from data_pipeline.preparation.synthetic import SEQUENCE_LENGTH, Backbone, synthetic_hands
@@ -84,6 +84,15 @@ class TestThePlanOfSetsThatAreTooClose:
         base = {"experiment_config.test_set": "small_test", "solver_config.num_epochs": 1}
         plan = close_sets.experiment(base | changes, options).plan()
         assert [text.split()[1] for text in plan.warnings] == parts
+
+    def test_warns_of_validation_frames_that_choose_a_setting_of_all_folds(self, close_sets):
+        samples = read_samples(close_sets.data_dir, "small_train")
+        parts = split_samples("hands", samples, parse_split("blocks:10:3"), folds=True)
+        write_datasets(close_sets.data_dir, {part.name: part.samples for part in parts})
+        for lrs, expected in (([1], ["Test"]), ([1, 2], ["Validation", "Test"])):
+            swept = close_sets.experiment({"solver_config.num_epochs": 1}, {LR: lrs})
+            swept.add_folds("hands")
+            assert [text.split()[1] for text in swept.plan().warnings] == expected
 
     def test_is_the_same_plan_otherwise(self, close_sets):
         """How far frames are from training frames changes no number, so it is in no identity."""

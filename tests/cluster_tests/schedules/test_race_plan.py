@@ -168,6 +168,12 @@ class TestAProblem:
             error.value
         )
 
+    def test_is_an_option_without_influence_on_validation(self, small_experiment):
+        path = "experiment_config.test_set"
+        experiment = small_experiment.experiment(RACE, {**LRS, path: ["small_test", "small_val"]})
+        with pytest.raises(ConfigError, match=f"{path}: a race compares validation errors, on which the test set has"):
+            experiment.plan()
+
     def test_is_a_race_as_an_option(self, small_experiment):
         with pytest.raises(ConfigError, match=r"experiment_config\.race: it cannot be an option"):
             small_experiment.experiment(RACE, {"experiment_config.race": [None, SuccessiveHalving()]})

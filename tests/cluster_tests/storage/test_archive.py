@@ -116,6 +116,25 @@ class TestABundle:
         monkeypatch.setattr(archive, "BUNDLE_BYTES", 1)
         assert experiment.archive.add(ENDED) == ENDED[1:]
 
+    def test_is_closed_when_the_files_of_its_trials_are_large(self, experiment, monkeypatch):
+        monkeypatch.setattr(archive, "N_CONCURRENT", 1)
+        monkeypatch.setattr(archive, "TEXT_BYTES", 1)
+        assert experiment.archive.add(ENDED) == ENDED[1:]
+
+    def test_that_could_not_be_read_has_nothing_removed_for_it(self, experiment, monkeypatch):
+        files = experiment.storage.files("trials")
+        monkeypatch.setattr(archive, "_MAX_ROWS", 1)
+        with pytest.raises(StorageError, match="is broken"):
+            experiment.archive.add(ENDED)
+        assert experiment.storage.files("trials") == files
+
+    def test_without_a_number_is_not_written(self, experiment):
+        experiment.storage.write("archive/999999-0123abcd.records.parquet", b"")
+        files = experiment.storage.files("trials")
+        with pytest.raises(StorageError, match="has no number for another bundle"):
+            experiment.archive.add(ENDED)
+        assert experiment.storage.files("trials") == files
+
     def test_counts_where_a_trial_has_files_of_its_own_too(self, experiment):
         before = content_of(experiment)
         experiment.archive.add(ENDED)

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 
@@ -147,6 +148,17 @@ class TestARemovedFolder:
                     check()
                 folder.mkdir(exist_ok=True)
                 (folder / ".lock").touch()  # as another run would
+
+
+@pytest.mark.parametrize(("number", "is_gone"), [(errno.ESTALE, True), (errno.EIO, False)])
+def test_a_lock_file_that_was_removed_elsewhere_is_stale_on_nfs(tmp_path, monkeypatch, number, is_gone):
+    def fail(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    with experiment_lock(Storage(tmp_path)) as check, monkeypatch.context() as patched:
+        patched.setattr(os, "fstat", fail)
+        with pytest.raises(StorageError, match="was removed or replaced") if is_gone else nullcontext():
+            check()
 
 
 def test_a_lock_file_with_other_content_still_counts(tmp_path):
