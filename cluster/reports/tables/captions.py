@@ -272,7 +272,8 @@ def _devices(results: Results, rows: Sequence[Row]) -> list[str]:
     """Returns the names of the GPUs that trained the finished trials of the rows, and `cpu` if that did."""
     keys = {key for row in rows for key in results.trained_keys(row["key"])}
     trials = [row for row in results.single_folds.trials if row["key"] in keys and row["status"] == "finished"]
-    return sorted({row["gpu"] or row["device"].partition(":")[0] for row in trials if row["gpu"] or row["device"]})
+    names = {row.get("gpu") or str(row.get("device") or "").partition(":")[0] for row in trials}
+    return sorted(names - {""})
 
 
 def _over(results: Results, rows: Sequence[Row], split: str, names: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from cluster.reports.terminal.overview import find_experiment, is_running
+from cluster.results.results import Results
 from cluster.storage.archive import map_files
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage
@@ -109,6 +110,7 @@ def _all_files(folder: ExperimentFolder) -> list[str]:
 
 
 def _useless_files(folder: ExperimentFolder) -> list[str]:
+    Results.read(folder)  # an error if anything is broken or a link
     # Not the rows of the results: these lack the fresh repetitions of combinations that a race dropped.
     planned = set(folder.read_experiment().plan.trial_ids())
     files = [path.split("/") for path in _all_files(folder)]

@@ -123,7 +123,7 @@ class TestAGpuThatMayBeBad:
         job = SimpleNamespace(
             folder=SimpleNamespace(trial=str), run_id="run", config=SimpleNamespace(trial_timeout_s=None)
         )
-        reports = _Reports(SimpleNamespace(reported=lambda report: None), steps, job, gpus)
+        reports = _Reports(SimpleNamespace(reported=lambda report: None, outcomes={}), steps, job, gpus)
         for _ in range(3):
             self.fail(gpus)
             reports.on_trial_error(0, [], SimpleNamespace(trial_id="tune", num_failures=3))
