@@ -517,17 +517,20 @@ class Results:
             for subset in (MEAN_SUBSET, *self.subsets(split))
             for before in (True, False)
         }
+        n_measured = {
+            key: {
+                name: [(fold.n_triples if name in of_triples else fold.n_frames)[split] for fold in of_key]
+                for name, split in metrics.items()
+            }
+            for key, of_key in folds.items()
+        }
         rows = {(row["key"], row["repetition"]): row | {DATASET: fold_of[row["key"]].dataset} for row in self.trials}
         trials = []
         for repetition in range(self.n_repetitions + self.n_confirming):
             for key, of_key in folds.items():
                 of_folds = [rows[fold.key, repetition] for fold in of_key]
                 described = {"key": key} | {path: of_folds[0][path] for path in option_paths}
-                n_measured = {
-                    name: [(fold.n_triples if name in of_triples else fold.n_frames)[split] for fold in of_key]
-                    for name, split in metrics.items()
-                }
-                trials.append(combined_trial(of_folds, described, n_measured))
+                trials.append(combined_trial(of_folds, described, n_measured[key]))
         return trials
 
 
