@@ -1,19 +1,27 @@
 """A message-passing network on the skeleton's graph, with separate weights for every joint."""
 
 from collections.abc import Sequence
-from itertools import groupby
-from typing import Literal, get_args
+from itertools import groupby, pairwise
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from data_pipeline.skeleton import Skeleton
 from posenet.models.corrector import Corrector
-from posenet.models.layers import StackedMLP, check_count, check_dropout, check_widths, mlp, zero
+from posenet.models.layers import StackedMLP, check_count, check_dropout, check_widths, dropout_factors, mlp, zero
 
 Coder = Literal["shared", "per_joint", "whole_pose"]
 
 CODERS: tuple[Coder, ...] = get_args(Coder)
+
+SLOPE = 0.01
+"""Of leaky ReLU for negative inputs, as in `torch.nn.LeakyReLU`."""
+
+Senders = Sequence[Sequence[int]]
+"""For each joint of a stack, the places of itself and its neighbours among the sorted states."""
 
 
 class CorrectorGNN(Corrector):
@@ -70,11 +78,11 @@ class CorrectorGNN(Corrector):
 
     def correction(self, poses: Tensor) -> Tensor:
         """Returns the correction to add to `poses`, (N, J, 3)."""
-        states = self.messages.sorted(self.encoder(poses))  # (N, J, 3) -> (N, J, latent)
-        for _ in range(self.n_iter):
-            states = states + self.messages(states)
-        correction: Tensor = self.decoder(self.messages.unsorted(states))  # (N, J, latent) -> (N, J, 3)
-        return correction
+        # Inside, joints come first: what belongs to a joint is one matrix without gaps, (N, ·).
+        states = self.encoder(poses.transpose(0, 1))  # (J, N, 3) -> (J, N, latent)
+        states = self.messages(states, self.n_iter)
+        correction: Tensor = self.decoder(states)  # (J, N, latent) -> (J, N, 3)
+        return correction.transpose(0, 1)
 
 
 class JointCoder(nn.Module):
@@ -109,21 +117,20 @@ class JointCoder(nn.Module):
         return (self.mlp.layers if isinstance(self.mlp, StackedMLP) else self.mlp)[-1]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the outputs, (N, J, outputs), for inputs (N, J, inputs)."""
-        if self.kind == "per_joint":
-            coded: Tensor = self.mlp(x.transpose(0, 1)).transpose(0, 1)  # (J, N, ·) inside
-        elif self.kind == "whole_pose":
-            coded = self.mlp(x.flatten(1)).unflatten(1, (-1, self.n_outputs))  # (N, J·inputs) -> (N, J, outputs)
+        """Returns the outputs, (J, N, outputs), for inputs (J, N, inputs)."""
+        if self.kind == "whole_pose":
+            x = x.transpose(0, 1).flatten(1)  # (N, J·inputs)
+            coded: Tensor = self.mlp(x).unflatten(1, (-1, self.n_outputs)).transpose(0, 1)
         else:
-            coded = self.mlp(x)  # (N, J, outputs)
+            coded = self.mlp(x)
         return coded
 
 
 class Messages(nn.Module):
     """The messages of all joints, with a separate MLP for each.
 
-    Joints with the same number of neighbours are computed together. States are kept sorted by the number of neighbours,
-    so that the outputs need not be reordered in every round.
+    On a GPU, joints with the same number of neighbours are computed together. States are kept sorted by the number of
+    neighbours, so that the outputs need not be reordered in every round.
 
     Args:
         skeleton: Its `message_edges` are the graph.
@@ -147,17 +154,20 @@ class Messages(nn.Module):
         self.register_buffer("joints", torch.tensor(joints), persistent=False)
         self.register_buffer("places", torch.tensor(places), persistent=False)
 
-    def sorted(self, states: Tensor) -> Tensor:
-        """Returns states, (N, J, latent), sorted by the number of neighbours."""
-        return states.index_select(1, self.get_buffer("joints"))
-
-    def unsorted(self, states: Tensor) -> Tensor:
-        """Returns sorted states, (N, J, latent), in the skeleton's order."""
-        return states.index_select(1, self.get_buffer("places"))
-
-    def forward(self, states: Tensor) -> Tensor:
-        """Returns the messages, (N, J, latent), for sorted states, (N, J, latent)."""
-        return torch.cat([stack(states) for stack in self.stacks]).transpose(0, 1)  # (J, N, latent) -> (N, J, latent)
+    def forward(self, states: Tensor, n_rounds: int) -> Tensor:
+        """Returns the states after `n_rounds` of messages, for those before, both (J, N, latent)."""
+        states = states.index_select(0, self.get_buffer("joints"))
+        stacks = cast("Sequence[MessageStack]", self.stacks)
+        if states.device.type == "cpu":
+            senders = [joint for stack in stacks for joint in stack.senders]
+            layers = [parameter for stack in stacks for joint in stack.layers_of_joints() for parameter in joint]
+            dropout = stacks[0].mlp.dropout if self.training else 0.0
+            for _ in range(n_rounds):
+                states = JointByJoint.apply(states, senders, dropout, *layers)  # type: ignore[no-untyped-call]
+        else:
+            for _ in range(n_rounds):
+                states = states + torch.cat([stack(states) for stack in stacks])
+        return states.index_select(0, self.get_buffer("places"))
 
 
 class MessageStack(nn.Module):
@@ -168,21 +178,108 @@ class MessageStack(nn.Module):
         latent_dim: Size of a joint's state.
         hidden_dims: Width of each hidden layer.
         dropout: Dropout probability of hidden units.
+
+    Attributes:
+        senders: As given.
+        n_joints: S.
+        mlp: The MLPs, for the concatenated states of each joint's senders.
     """
 
-    def __init__(
-        self, senders: Sequence[Sequence[int]], latent_dim: int, hidden_dims: Sequence[int], dropout: float
-    ) -> None:
+    def __init__(self, senders: Senders, latent_dim: int, hidden_dims: Sequence[int], dropout: float) -> None:
         super().__init__()
+        self.senders = senders
         self.n_joints = len(senders)
-        self.n_inputs = len(senders[0]) * latent_dim
-        self.mlp = StackedMLP(self.n_joints, [self.n_inputs, *hidden_dims, latent_dim], dropout=dropout)
-        self.register_buffer("senders", torch.tensor(senders).flatten(), persistent=False)
+        n_inputs = len(senders[0]) * latent_dim
+        self.mlp = StackedMLP(self.n_joints, [n_inputs, *hidden_dims, latent_dim], dropout=dropout)
+        self.register_buffer("indices", torch.tensor(senders), persistent=False)
+
+    def layers_of_joints(self) -> list[tuple[Tensor, ...]]:
+        """Returns weight and bias of each layer for each of the joints."""
+        return list(zip(*(parameter.unbind() for parameter in self.mlp.parameters()), strict=True))
 
     def forward(self, states: Tensor) -> Tensor:
-        """Returns the messages, (S, N, latent), for states, (N, J, latent)."""
-        sent = states.index_select(1, self.get_buffer("senders"))  # (N, S·senders, latent)
-        # The states of a joint's senders are contiguous, so its inputs are a view.
-        inputs = sent.view(-1, self.n_joints, self.n_inputs)  # (N, S, senders·latent)
-        messages: Tensor = self.mlp(inputs.transpose(0, 1))  # (S, N, senders·latent) -> (S, N, latent)
+        """Returns the messages, (S, N, latent), for states, (J, N, latent)."""
+        indices = self.get_buffer("indices")
+        sent = states.index_select(0, indices.flatten())
+        # (S·senders, N, latent) -> (S, N, senders, latent) -> (S, N, senders·latent)
+        inputs = sent.view(*indices.shape, *states.shape[1:]).transpose(1, 2).flatten(2)
+        messages: Tensor = self.mlp(inputs)
         return messages
+
+
+class JointByJoint(torch.autograd.Function):
+    """A round of messages on a CPU: computes the MLP of one joint after another, and adds everything up in place.
+
+    A CPU takes longer to gather the states of all senders and to add up their gradients than to start these products
+    one by one, and the units of one joint fit into its cache. Memory is saved too, since gathered states need not be
+    kept for the gradients. A GPU, by contrast, gathers quickly and needs few large products.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, senders: Senders, dropout: float, *parameters: Tensor) -> Tensor:
+        """Returns the sum of states and messages, (J, N, latent).
+
+        Args:
+            ctx: Keeps what `backward` needs.
+            states: The sorted states, (J, N, latent).
+            senders: The senders of each joint.
+            dropout: Dropout probability of hidden units; 0 outside training.
+            *parameters: Weight, (inputs, outputs), and bias, (1, outputs), of each layer of each joint's MLP.
+        """
+        received, state_of = states.clone(), states.unbind()
+        hidden: list[Tensor] = []
+        factors: list[Tensor] = []
+        for joint, layers, its_sum in zip(senders, split(parameters, len(senders)), received, strict=True):
+            x = layers[1].repeat(states.shape[1], 1)
+            for sender, weight in zip(joint, layers[0].chunk(len(joint)), strict=True):
+                x.addmm_(state_of[sender], weight)
+            for weight, bias in zip(layers[2::2], layers[3::2], strict=True):
+                functional.leaky_relu(x, SLOPE, inplace=True)
+                if dropout > 0:
+                    factors.append(dropout_factors(x, dropout))
+                    x *= factors[-1]
+                hidden.append(x)
+                x = torch.addmm(bias, x, weight)
+            its_sum += x
+        ctx.save_for_backward(states, *parameters, *hidden, *factors)
+        ctx.senders, ctx.ends = senders, (len(parameters), len(parameters) + len(hidden))
+        return received
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Returns the gradients of `states` and `parameters` for that of the sum."""
+        states, *saved = ctx.saved_tensors
+        parameters, hidden, factors = (saved[begin:end] for begin, end in pairwise((0, *ctx.ends, len(saved))))
+        of_states = gradient.clone(memory_format=torch.contiguous_format)
+        of_parameters = [torch.empty_like(parameter) for parameter in parameters]
+        state_of, of_state = states.unbind(), of_states.unbind()
+        joints = zip(
+            ctx.senders,
+            gradient,
+            split(parameters, len(ctx.senders)),
+            split(of_parameters, len(ctx.senders)),
+            strict=True,
+        )
+        for joint, of_x, layers, of_layers in reversed(list(joints)):
+            for i in range(len(layers) - 2, 0, -2):  # from the last weight to the second
+                x = hidden.pop()
+                torch.mm(x.T, of_x, out=of_layers[i])
+                torch.sum(of_x, 0, keepdim=True, out=of_layers[i + 1])
+                of_x = of_x @ layers[i].T
+                if factors:
+                    of_x *= factors.pop()
+                # Units that dropout set to zero have no gradient here already; the others kept their sign.
+                of_x = torch.ops.aten.leaky_relu_backward(of_x, x, SLOPE, self_is_result=True)
+            torch.sum(of_x, 0, keepdim=True, out=of_layers[1])
+            weights, of_weights = layers[0].chunk(len(joint)), of_layers[0].chunk(len(joint))
+            for sender, weight, of_weight in zip(joint, weights, of_weights, strict=True):
+                torch.mm(state_of[sender].T, of_x, out=of_weight)
+                of_state[sender].addmm_(of_x, weight.T)
+        return of_states, None, None, *of_parameters
+
+
+def split(parameters: Sequence[Tensor], n_joints: int) -> list[Sequence[Tensor]]:
+    """Returns the parameters of each joint's MLP."""
+    size = len(parameters) // n_joints
+    return [parameters[i : i + size] for i in range(0, len(parameters), size)]

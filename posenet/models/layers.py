@@ -66,13 +66,18 @@ def dropout(x: Tensor, p: float, *, training: bool) -> Tensor:
     """
     if not training or x.device.type != "cpu":
         return functional.dropout(x, p, training)
+    return x * dropout_factors(x, p)
+
+
+def dropout_factors(x: Tensor, p: float) -> Tensor:
+    """Returns the random factors of `dropout` for `x` on a CPU: 0, or what the elements that are kept are scaled by."""
     n_kept = max(1, round((1 - p) * 2**16))  # of the values that 16 bits can have
     if n_kept == 2**16:
-        return x
+        return torch.ones_like(x)
     bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
     # In place and in this order, since a comparison with a boolean result takes several times as long.
     kept = bits[: x.numel()].lt_(n_kept - 2**15).to(x.dtype)  # 0 or 1
-    return x * kept.mul_(2**16 / n_kept).view_as(x)
+    return kept.mul_(2**16 / n_kept).view_as(x)
 
 
 class Dropout(nn.Dropout):

@@ -44,6 +44,30 @@ class TestCorrectorGNN:
         stacked = [parameter.grad for parameter in model.messages.parameters()]
         torch.testing.assert_close(stacked, by_joint.stacked_gradients(model), rtol=1e-4, atol=1e-5)
 
+    @pytest.mark.parametrize("message_dims", [[], [8], [8, 7]])
+    def test_sends_the_same_messages_as_the_stacks_that_a_gpu_computes(self, skeleton, message_dims):
+        messages = seeded(lambda: CorrectorGNN(skeleton, **{**GNN, "message_dims": message_dims})).messages
+        states = torch.randn(skeleton.n_joints, 5, GNN["latent_dim"], generator=generator(1)).requires_grad_()
+        sent = torch.cat([stack(states[messages.joints]) for stack in messages.stacks])
+        received = [messages(states, 1), states + sent[messages.places]]
+        torch.testing.assert_close(*received)
+        inputs = [states, *messages.parameters()]
+        torch.testing.assert_close(*(torch.autograd.grad(sums.square().sum(), inputs) for sums in received))
+
+    def test_has_the_gradients_of_finite_differences_with_dropout(self, skeleton):
+        settings = {**GNN, "message_dims": [4, 3], "dropout": 0.3}
+        messages = seeded(lambda: CorrectorGNN(skeleton, **settings)).messages.double()
+        states = torch.randn(skeleton.n_joints, 3, GNN["latent_dim"], dtype=torch.float64, generator=generator(1))
+
+        def received(states, *parameters):
+            torch.manual_seed(7)  # the same units are dropped each time
+            names = dict(messages.named_parameters())
+            return torch.func.functional_call(messages, dict(zip(names, parameters, strict=True)), (states, 2))
+
+        inputs = [states.requires_grad_(), *messages.parameters()]
+        assert torch.autograd.gradcheck(received, inputs, fast_mode=True)
+        assert not torch.equal(received(*inputs), messages.eval()(states, 2))
+
     def test_a_joint_depends_only_on_joints_within_as_many_bones_as_rounds(self, skeleton):
         distance = graph_distances(skeleton)
         poses = torch.randn(1, skeleton.n_joints, 3, generator=generator())
@@ -63,13 +87,13 @@ class TestCorrectorGNN:
             model = seeded(lambda kind=kind: CorrectorGNN(skeleton, **{**GNN, side: kind}))
             coder = getattr(model, side)
             one = torch.randn(1, 1, 3 if side == "encoder" else 6, generator=generator()).expand(
-                1, skeleton.n_joints, -1
+                skeleton.n_joints, 1, -1
             )
             coded = coder(one)
-            same[kind] = torch.allclose(coded[:, :1].expand_as(coded), coded, atol=1e-6)
+            same[kind] = torch.allclose(coded[:1].expand_as(coded), coded, atol=1e-6)
             changed = one.clone()
-            changed[:, 0] += 1
-            others[kind] = not torch.allclose(coder(changed)[:, 1:], coded[:, 1:])
+            changed[0] += 1
+            others[kind] = not torch.allclose(coder(changed)[1:], coded[1:])
         assert same == {"shared": True, "per_joint": False, "whole_pose": False}
         assert others == {"shared": False, "per_joint": False, "whole_pose": True}
 
