@@ -21,7 +21,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@echo "make demo       set up, make a small synthetic dataset, run a sweep, print its table"
 	@echo "make test       set up and run the tests that a change needs before it is committed: 3 to 6 minutes on two cores"
-	@echo "make test-all   run all tests, as the CI does: also clusters, Slurm, browsers and random examples; 40 minutes"
+	@echo "make test-all   run all tests, as the CI does: also clusters, Slurm, browsers and random examples; an hour"
 	@echo "make test-numerics  run the tests of numbers with the instructions of older CPUs: 1 minute"
 	@echo "make lint       ruff (format and rules) and mypy strict"
 	@echo "make format     format the code with ruff and fix what it can"

@@ -134,7 +134,7 @@ def _tune(
             storage_path=scratch,
             name=secrets.token_hex(4),
             callbacks=[_Reports(monitor, steps, job, gpus)],
-            stop=_Stop(monitor, signals, steps, job.run_id),
+            stop=_Stop(monitor, signals, steps, job.run_id, gpus),
             verbose=0,
             # Tune's reporter for notebooks prints nothing either, but deletes what the cell has printed before.
             progress_reporter=tune.CLIReporter() if kernel_shell() else None,
@@ -183,6 +183,7 @@ class _Steps(_StaysInDriver, Searcher):  # type: ignore[misc] # ray declares no 
         self.placement = placement
         self.max_concurrent = 0 if unbounded else placement.n_slots  # 0 means no limit
         self.running: dict[str, Step] = {}  # by Tune's id, from the moment Tune gets it
+        self.started: set[str] = set()  # those of them that a worker trains
         self.is_over = False
         self.closed = False
         self.node_error: str | None = None
@@ -201,6 +202,7 @@ class _Steps(_StaysInDriver, Searcher):  # type: ignore[misc] # ray declares no 
     def ended(self, trial_id: str, report: TrialReport | None) -> None:
         """The step with Tune's id ended; `report` is its last one, None if its worker left without one."""
         step = self.running.pop(trial_id)
+        self.started.discard(trial_id)
         self.schedule.ended(report or TrialReport(step.trial.id, "interrupted"))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -240,6 +242,7 @@ class _Reports(_StaysInDriver, tune.Callback):  # type: ignore[misc] # ray decla
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker started a trial, for the first time or again."""
+        self.steps.started.add(trial.trial_id)
         self.monitor.started(self.steps.running[trial.trial_id].trial.id)
 
     def on_trial_result(
@@ -270,8 +273,6 @@ class _Reports(_StaysInDriver, tune.Callback):  # type: ignore[misc] # ray decla
             self.monitor.progress.say(
                 f"warning: {bad} is not used any more: trials failed on it repeatedly, but not on another GPU"
             )
-        if self.gpus.all_bad:
-            self.steps.node_error = "trials failed repeatedly on each GPU, but not on another one. Repair them"
 
     def _retry(self, report: TrialReport, group: str | None) -> None:
         self.retried.add(report.trial_id)
@@ -283,6 +284,7 @@ class _Reports(_StaysInDriver, tune.Callback):  # type: ignore[misc] # ray decla
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker was lost; Tune starts the trial again."""
+        self.steps.started.discard(trial.trial_id)
         spec = self.steps.running[trial.trial_id].trial
         if spec.id in self.monitor.outcomes:
             return  # it had reported how it ended
@@ -324,11 +326,14 @@ class _Stop(_StaysInDriver, tune.Stopper):  # type: ignore[misc] # ray declares 
     Tune calls it several times a second, so it also checks the nodes at intervals and refreshes the display.
     """
 
-    def __init__(self, monitor: Monitor, signals: Signals, steps: _Steps, run_id: str) -> None:
+    def __init__(
+        self, monitor: Monitor, signals: Signals, steps: _Steps, run_id: str, gpus: ray_gpus.RayGpus | None = None
+    ) -> None:
         self.monitor = monitor
         self.signals = signals
         self.steps = steps
         self.run_id = run_id
+        self.gpus = gpus
         self.deadline: float | None = None
         self.checked_nodes = time.monotonic()
         self.printed = float("-inf")
@@ -342,6 +347,10 @@ class _Stop(_StaysInDriver, tune.Stopper):  # type: ignore[misc] # ray declares 
         if self.signals.interrupted:
             # Tune itself would wait for the workers to end their trials; `ray.shutdown` does not.
             raise KeyboardInterrupt
+        if self.gpus is not None and self.gpus.all_bad:
+            self.steps.node_error = (
+                "trials failed repeatedly on all GPUs that are left, but not on others. Repair these"
+            )
         if self.signals.preempted or self.steps.node_error is not None:
             self._save_and_end()
         self._check_nodes()
@@ -363,11 +372,14 @@ class _Stop(_StaysInDriver, tune.Stopper):  # type: ignore[misc] # ray declares 
             self.monitor.progress.say(f"waiting for a node that a trial fits on; {nodes_text(nodes)}")
 
     def _save_and_end(self) -> None:
-        """Makes all trials write a checkpoint, and ends the run once they have, or when the time is up."""
+        """Makes all trials write a checkpoint, and ends the run once they have, or when the time is up.
+
+        It does not wait for trials that wait for a worker: there may be no GPU for them any more.
+        """
         if not self.steps.closed:
             self.steps.closed = True
             ray_worker.request_stop(self.run_id)
         if self.deadline is None and self.signals.preempted:
             self.deadline = time.monotonic() + self.signals.grace_s
-        if not self.steps.running or (self.deadline is not None and time.monotonic() > self.deadline):
+        if not self.steps.started or (self.deadline is not None and time.monotonic() > self.deadline):
             raise Preempted

@@ -228,16 +228,16 @@ class TestARace:
         assert sweep.run().code == 0
         self.assert_equal(sweep, raced)
 
-    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
-    def test_continues_after_a_signal(self, sweep, raced, number, code):
+    def test_continues_after_signals(self, sweep, raced):
         sweep.spec.update(RACE)
-        process = sweep.start(slow=0.05)
-        wait_for(sweep.decisions, process)
-        os.kill(process.pid, number)
-        _output, errors = process.communicate(timeout=60)
-        assert process.returncode == code
-        assert "run the script again to continue" in errors
-        assert "Traceback" not in errors
+        for number, code in [(signal.SIGINT, 130), (signal.SIGTERM, 75)]:
+            process, n_before = sweep.start(slow=0.05), len(sweep.batches())
+            wait_for(lambda n=n_before: sweep.decisions() and len(sweep.batches()) > n, process)
+            os.kill(process.pid, number)
+            _output, errors = process.communicate(timeout=60)
+            assert process.returncode == code
+            assert "run the script again to continue" in errors
+            assert "Traceback" not in errors
         assert sweep.run().code == 0
         self.assert_equal(sweep, raced)
 

@@ -11,7 +11,7 @@ from cluster.executors import node_facts, ray_nodes, ray_runner, ray_worker
 from cluster.executors.job import Job
 from cluster.executors.monitor import Monitor
 from cluster.executors.ray_nodes import _gpu_problems
-from cluster.executors.ray_runner import _Steps, _Stop
+from cluster.executors.ray_runner import _Reports, _Steps, _Stop
 from cluster.executors.signals import Preempted, Signals
 from cluster.experiment_files import write_experiment_file
 from cluster.planning.config import Problem
@@ -191,6 +191,11 @@ class TestTheEndOfARun:
         monkeypatch.setattr(progress, "say", self.said.append)
         return _Stop(Monitor(progress, None), Signals(grace_s=0.1), steps, "run")
 
+    def start(self, stop, trial_id):
+        """Lets a worker start a trial."""
+        stop.steps.running[trial_id] = Step(SimpleNamespace(id="a/0"))
+        _Reports(stop.monitor, stop.steps, None, None).on_trial_start(0, [], SimpleNamespace(trial_id=trial_id))
+
     def test_is_not_there_while_nodes_come_and_go_which_changes_how_many_trials_run(self, stop):
         del self.nodes["1"]
         assert not stop.stop_all()
@@ -205,18 +210,34 @@ class TestTheEndOfARun:
 
     def test_comes_when_all_trials_have_saved_where_a_node_is_unfit(self, stop):
         stop.steps.node_error = "torch is another one"
-        stop.steps.running["tune"] = Step(None)
+        self.start(stop, "tune")
         assert not stop.stop_all()
         assert stop.steps.closed
         time.sleep(0.2)
         assert not stop.stop_all(), "nobody is in a hurry"
-        stop.steps.running.clear()
+        stop.steps.ended("tune", None)
         with pytest.raises(Preempted):
             stop.stop_all()
 
+    def test_comes_without_trials_that_wait_for_a_worker(self, stop):
+        stop.steps.node_error = "torch is another one"
+        self.start(stop, "tune")
+        _Reports(stop.monitor, stop.steps, None, None).on_trial_recover(0, [], SimpleNamespace(trial_id="tune"))
+        with pytest.raises(Preempted):
+            stop.stop_all()
+
+    def test_comes_where_only_bad_gpus_are_left(self, stop):
+        stop.gpus = SimpleNamespace(all_bad=False)
+        stop.steps.running["tune"] = Step(SimpleNamespace(id="a/0"))
+        assert not stop.stop_all()
+        stop.gpus.all_bad = True
+        with pytest.raises(Preempted):
+            stop.stop_all()
+        assert "trials failed repeatedly on all GPUs that are left" in stop.steps.node_error
+
     def test_comes_after_the_grace_at_sigterm(self, stop):
         stop.signals.preempted = True
-        stop.steps.running["tune"] = Step(None)
+        self.start(stop, "tune")
         assert not stop.stop_all()
         time.sleep(0.2)
         with pytest.raises(Preempted):
