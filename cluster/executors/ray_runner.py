@@ -347,7 +347,7 @@ class _Stop(_StaysInDriver, tune.Stopper):  # type: ignore[misc] # ray declares 
         if self.signals.interrupted:
             # Tune itself would wait for the workers to end their trials; `ray.shutdown` does not.
             raise KeyboardInterrupt
-        if self.gpus is not None and self.gpus.all_bad:
+        if self.gpus is not None and self.gpus.all_bad and self.steps.node_error is None:
             self.steps.node_error = (
                 "trials failed repeatedly on all GPUs that are left, but not on others. Repair these"
             )

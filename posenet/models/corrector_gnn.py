@@ -129,8 +129,8 @@ class JointCoder(nn.Module):
 class Messages(nn.Module):
     """The messages of all joints, with a separate MLP for each.
 
-    On a GPU and in exported files, joints with the same number of neighbours are computed together. States are kept
-    sorted by the number of neighbours, so that the outputs need not be reordered in every round.
+    On a GPU, in exported files and with autocast, joints with the same number of neighbours are computed together.
+    States are kept sorted by the number of neighbours, so that the outputs need not be reordered in every round.
 
     Args:
         skeleton: Its `message_edges` are the graph.
@@ -158,7 +158,9 @@ class Messages(nn.Module):
         """Returns the states after `n_rounds` of messages, for those before, both (J, N, latent)."""
         states = states.index_select(0, self.get_buffer("joints"))
         stacks = cast("Sequence[MessageStack]", self.stacks)
-        if states.device.type == "cpu" and not torch.compiler.is_exporting():  # a file should have few operations
+        # A file should have few operations, and autocast casts only what autograd sees.
+        is_stacked = torch.compiler.is_exporting() or torch.is_autocast_enabled("cpu")
+        if states.device.type == "cpu" and not is_stacked:
             senders = [joint for stack in stacks for joint in stack.senders]
             layers = [parameter for stack in stacks for joint in stack.layers_of_joints() for parameter in joint]
             dropout = stacks[0].mlp.dropout if self.training else 0.0

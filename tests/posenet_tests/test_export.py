@@ -24,7 +24,10 @@ from posenet.models import (
 from posenet.pose_corrector import Ensemble, PoseCorrector
 from tests.support import hands
 
-GNN = {"n_iter": 2, "latent_dim": 4, "message_dims": [4], "encoder_dims": [4], "decoder_dims": [4]}
+GNN = {
+    **{"n_iter": 2, "latent_dim": 4, "message_dims": [4]},
+    **{"encoder": "per_joint", "encoder_dims": [4], "decoder": "whole_pose", "decoder_dims": [4]},
+}
 
 KERNEL = {"bandwidth": 100.0, "ridge": 0.1, "n_centres": 8}
 
@@ -32,7 +35,7 @@ CASES = [
     (HANDS17, CorrectorMLP, {"hidden_dims": [8], "batchnorm": True, "dropout": 0.1}, None),
     (HANDS17, GlobalShiftMLP, {"hidden_dims": [8]}, Shifter),
     (NYU, CorrectorFingerMLP, {"hidden_dims": [8]}, Shifter),
-    (HANDS17, CorrectorGNN, {**GNN, "encoder": "per_joint", "decoder": "whole_pose"}, ViewpointNormalizer),
+    (HANDS17, CorrectorGNN, GNN, ViewpointNormalizer),
     (NYU, CorrectorLCN, {"dim": 4, "n_blocks": 1, "reach": 2}, IndividualNormalizer),
     (NYU, TemporalLCN, {"size": 5, "dim": 4, "zero_init": False}, ViewpointNormalizer),
     (NYU, KernelCorrector, KERNEL, Shifter),
@@ -71,6 +74,16 @@ def test_an_exported_corrector_of_each_kind_corrects_any_number_of_poses_as_befo
         poses, _ = hands(case[0], n)
         torch.testing.assert_close(exported(poses), corrector(poses), rtol=0, atol=1e-3)
     assert [path.name for path in tmp_path.iterdir()] == ["corrector.pt2"]
+
+
+@pytest.mark.slow
+def test_an_exported_round_of_messages_has_fewer_operations_than_messages(tmp_path):
+    n_operations = []
+    for n_iter in (1, 2):
+        corrector = corrector_of(HANDS17, CorrectorGNN, {**GNN, "n_iter": n_iter}, None)
+        export_corrector(corrector, HANDS17, tmp_path / "corrector.pt2")
+        n_operations.append(len(torch.export.load(tmp_path / "corrector.pt2").graph.nodes))
+    assert n_operations[1] - n_operations[0] < sum(map(len, HANDS17.neighbours))
 
 
 @pytest.mark.slow

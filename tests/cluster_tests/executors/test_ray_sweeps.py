@@ -231,8 +231,9 @@ class TestARace:
     def test_continues_after_signals(self, sweep, raced):
         sweep.spec.update(RACE)
         for number, code in [(signal.SIGINT, 130), (signal.SIGTERM, 75)]:
-            process, n_before = sweep.start(slow=0.05), len(sweep.batches())
-            wait_for(lambda n=n_before: sweep.decisions() and len(sweep.batches()) > n, process)
+            earlier = {worker for worker, _ in sweep.batches()}
+            process = sweep.start(slow=0.05)
+            wait_for(lambda known=earlier: sweep.decisions() and {pid for pid, _ in sweep.batches()} - known, process)
             os.kill(process.pid, number)
             _output, errors = process.communicate(timeout=60)
             assert process.returncode == code

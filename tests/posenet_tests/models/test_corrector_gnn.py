@@ -54,6 +54,15 @@ class TestCorrectorGNN:
         inputs = [states, *messages.parameters()]
         torch.testing.assert_close(*(torch.autograd.grad(sums.square().sum(), inputs) for sums in received))
 
+    def test_trains_with_autocast(self, skeleton):
+        model = seeded(lambda: CorrectorGNN(skeleton, **GNN))
+        poses = torch.randn(5, skeleton.n_joints, 3, generator=generator(1))
+        with torch.autocast("cpu", torch.bfloat16):
+            corrected = model(poses)
+        torch.testing.assert_close(corrected, model(poses), rtol=0.05, atol=0.05)
+        corrected.square().sum().backward()
+        assert all(parameter.grad is not None for parameter in model.parameters())
+
     def test_has_the_gradients_of_finite_differences_with_dropout(self, skeleton):
         settings = {**GNN, "message_dims": [4, 3], "dropout": 0.3}
         messages = seeded(lambda: CorrectorGNN(skeleton, **settings)).messages.double()
