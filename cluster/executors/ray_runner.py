@@ -327,7 +327,7 @@ class _Stop(_StaysInDriver, tune.Stopper):  # type: ignore[misc] # ray declares 
     """
 
     def __init__(
-        self, monitor: Monitor, signals: Signals, steps: _Steps, run_id: str, gpus: ray_gpus.RayGpus | None = None
+        self, monitor: Monitor, signals: Signals, steps: _Steps, run_id: str, gpus: ray_gpus.RayGpus | None
     ) -> None:
         self.monitor = monitor
         self.signals = signals

@@ -21,7 +21,7 @@ SLOPE = 0.01
 """Of leaky ReLU for negative inputs, as in `torch.nn.LeakyReLU`."""
 
 Senders = Sequence[Sequence[int]]
-"""For each joint of a stack, the places of itself and its neighbours among the sorted states."""
+"""For each joint, the places of itself and its neighbours among the sorted states."""
 
 
 class CorrectorGNN(Corrector):
@@ -158,10 +158,10 @@ class Messages(nn.Module):
         """Returns the states after `n_rounds` of messages, for those before, both (J, N, latent)."""
         states = states.index_select(0, self.get_buffer("joints"))
         stacks = cast("Sequence[MessageStack]", self.stacks)
-        # A file should have few operations, and autocast casts only what autograd sees.
+        # An exported file should have few operations, and autocast does not cast what products in place take.
         is_stacked = torch.compiler.is_exporting() or torch.is_autocast_enabled("cpu")
         if states.device.type == "cpu" and not is_stacked:
-            senders = [joint for stack in stacks for joint in stack.senders]
+            senders = [joint for stack in stacks for joint in stack.get_buffer("senders").tolist()]
             layers = [parameter for stack in stacks for joint in stack.layers_of_joints() for parameter in joint]
             dropout = stacks[0].mlp.dropout if self.training else 0.0
             for _ in range(n_rounds):
@@ -182,18 +182,16 @@ class MessageStack(nn.Module):
         dropout: Dropout probability of hidden units.
 
     Attributes:
-        senders: As given.
         n_joints: S.
         mlp: The MLPs, for the concatenated states of each joint's senders.
     """
 
     def __init__(self, senders: Senders, latent_dim: int, hidden_dims: Sequence[int], dropout: float) -> None:
         super().__init__()
-        self.senders = senders
         self.n_joints = len(senders)
         n_inputs = len(senders[0]) * latent_dim
         self.mlp = StackedMLP(self.n_joints, [n_inputs, *hidden_dims, latent_dim], dropout=dropout)
-        self.register_buffer("indices", torch.tensor(senders), persistent=False)
+        self.register_buffer("senders", torch.tensor(senders), persistent=False)
 
     def layers_of_joints(self) -> list[tuple[Tensor, ...]]:
         """Returns weight and bias of each layer for each of the joints."""
@@ -201,10 +199,10 @@ class MessageStack(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """Returns the messages, (S, N, latent), for states, (J, N, latent)."""
-        indices = self.get_buffer("indices")
-        sent = states.index_select(0, indices.flatten())
+        senders = self.get_buffer("senders")  # (S, senders)
+        sent = states.index_select(0, senders.flatten())
         # (S·senders, N, latent) -> (S, N, senders, latent) -> (S, N, senders·latent)
-        inputs = sent.view(*indices.shape, *states.shape[1:]).transpose(1, 2).flatten(2)
+        inputs = sent.view(*senders.shape, *states.shape[1:]).transpose(1, 2).flatten(2)
         messages: Tensor = self.mlp(inputs)
         return messages
 

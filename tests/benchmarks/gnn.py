@@ -1,9 +1,9 @@
 """Compares `CorrectorGNN` with loops over joints: one forward and backward pass, alternating in one process.
 
 747,843 parameters, batch 2048, one thread. Bound: 1.5 times as fast as the loop of the tests, which follows the
-description of the network directly; target: 2 times. Two loops that were tuned by hand are measured too: one gathers a
-joint's inputs by an index, the other keeps the states as a list of 21 tensors. Target: faster than both, with at most
-the memory of each.
+description of the network directly, with at most its memory; target: 2 times. Two loops that were tuned by hand are
+measured too: one gathers a joint's inputs by an index, the other keeps the states as a list of 21 tensors. Target:
+faster than these two, with at most their memory.
 """
 
 import multiprocessing

@@ -189,12 +189,12 @@ class TestTheEndOfARun:
         self.said = []
         progress = progress_on(False)
         monkeypatch.setattr(progress, "say", self.said.append)
-        return _Stop(Monitor(progress, None), Signals(grace_s=0.1), steps, "run")
+        return _Stop(Monitor(progress, None), Signals(grace_s=0.1), steps, "run", None)
 
-    def start(self, stop, trial_id):
+    def start(self, stop):
         """Lets a worker start a trial."""
-        stop.steps.running[trial_id] = Step(SimpleNamespace(id="a/0"))
-        _Reports(stop.monitor, stop.steps, None, None).on_trial_start(0, [], SimpleNamespace(trial_id=trial_id))
+        stop.steps.running["tune"] = Step(SimpleNamespace(id="a/0"))
+        _Reports(stop.monitor, stop.steps, None, None).on_trial_start(0, [], SimpleNamespace(trial_id="tune"))
 
     def test_is_not_there_while_nodes_come_and_go_which_changes_how_many_trials_run(self, stop):
         del self.nodes["1"]
@@ -210,7 +210,7 @@ class TestTheEndOfARun:
 
     def test_comes_when_all_trials_have_saved_where_a_node_is_unfit(self, stop):
         stop.steps.node_error = "torch is another one"
-        self.start(stop, "tune")
+        self.start(stop)
         assert not stop.stop_all()
         assert stop.steps.closed
         time.sleep(0.2)
@@ -221,7 +221,7 @@ class TestTheEndOfARun:
 
     def test_comes_without_trials_that_wait_for_a_worker(self, stop):
         stop.steps.node_error = "torch is another one"
-        self.start(stop, "tune")
+        self.start(stop)
         _Reports(stop.monitor, stop.steps, None, None).on_trial_recover(0, [], SimpleNamespace(trial_id="tune"))
         with pytest.raises(Preempted):
             stop.stop_all()
@@ -237,7 +237,7 @@ class TestTheEndOfARun:
 
     def test_comes_after_the_grace_at_sigterm(self, stop):
         stop.signals.preempted = True
-        self.start(stop, "tune")
+        self.start(stop)
         assert not stop.stop_all()
         time.sleep(0.2)
         with pytest.raises(Preempted):
