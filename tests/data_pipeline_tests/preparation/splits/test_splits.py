@@ -221,7 +221,7 @@ class TestGroups:
         for name in "abc":
             rows = [i for i, subject in enumerate(subjects) if subject == name]
             n_val = len(rows) * percent // 100
-            n_train = max(0, len(rows) - n_val - gap)
+            n_train = max(0, len(rows) - n_val - gap) if n_val else len(rows)
             expected = ["train"] * n_train + [None] * (len(rows) - n_val - n_train) + ["val"] * n_val
             assert [part_of.get(row) for row in rows] == (["test"] * len(rows) if name == "b" else expected)
 
