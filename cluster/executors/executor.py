@@ -133,17 +133,22 @@ class Executor:
         if self.name == "inline":
             run_inline(schedule, job, place_here(job.config), monitor, self.signals)
             return
-        if self.address is None:
-            monitor.progress.starting_ray()
-        from cluster.executors import ray_nodes, ray_runner, ray_session
-
         if self.address is not None:
+            from cluster.executors import ray_nodes, ray_runner
+
             placement = ray_nodes.place_on_cluster(job.config, schedule.n_parallel)
             ray_runner.run_ray(schedule, job, placement, monitor, self.signals, unbounded=self.wait_for_nodes)
             return
+        monitor.progress.starting_ray()
+        from cluster.executors import ray_session
+
         placement = place_here(job.config, schedule.n_parallel)
+        # Starting, Ray keeps this process waiting for seconds: time to import Tune.
+        import_ahead("cluster.executors.ray_runner")
         with ExitStack() as ray:
             ray.enter_context(ray_session.embedded(placement))
+            from cluster.executors import ray_runner
+
             ray_runner.run_ray(schedule, job, placement, monitor, self.signals)
             gc.collect()  # no object of Ray may be released by another thread while Ray ends
             # Ray takes more than a second to end. Meanwhile the tables and the report are written.

@@ -25,7 +25,7 @@ import ray.util.client
 from ray import tune
 from ray.air._internal import usage
 from ray.train._internal import storage
-from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
+from ray.tune.execution.class_cache import DEFAULT_ENV_VARS, ENV_VARS_TO_PROPAGATE
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
@@ -41,8 +41,10 @@ from cluster.storage.filesystem import StorageError
 from cluster.trial.trainable import TrialReport
 
 # Tune would send this process's credentials to workers as settings, which Ray writes into its logs on every node.
-# Workers of a Ray on this machine inherit them; the nodes of a cluster have their own.
-ENV_VARS_TO_PROPAGATE -= {name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
+# Workers of a Ray on this machine inherit them; the nodes of a cluster have their own. And without any settings, trials
+# start in the workers that Ray has started in advance.
+ENV_VARS_TO_PROPAGATE.clear()
+DEFAULT_ENV_VARS.clear()
 
 # To count which loggers of its own are in use, Tune would import MLflow, W&B and others, which takes seconds.
 usage.tag_callbacks = lambda callbacks: False

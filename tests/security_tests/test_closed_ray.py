@@ -80,8 +80,16 @@ def running(data_dir, home, tmp_path_factory):
                 name = " ".join(each.cmdline()).strip()
                 listening += [(name, c.laddr.ip, c.laddr.port) for c in each.net_connections() if c.status == "LISTEN"]
         raylet = next(each.cmdline() for each in processes if each.name() == "raylet")
-        address = next(word for word in raylet if word.startswith("--gcs-address=")).partition("=")[2]
-        yield SimpleNamespace(process=process, processes=processes, listening=listening, address=address)
+        values = dict(word[2:].split("=", maxsplit=1) for word in raylet if word.startswith("--") and "=" in word)
+        resources = values["static_resource_list"].split(",")
+        yield SimpleNamespace(
+            process=process,
+            processes=processes,
+            listening=listening,
+            address=values["gcs-address"],
+            raylet_log=Path(values["log_dir"]) / "raylet.out",
+            n_cores=float(resources[resources.index("CPU") + 1]),
+        )
     finally:
         process.kill()
         process.communicate()
@@ -114,6 +122,11 @@ class TestARayOfARunsOwn:
         assert any("raylet" in command for command in commands)
         for program in ("dashboard/dashboard.py", "autoscaler/_private/monitor.py", "log_monitor.py"):
             assert not any(program in command for command in commands)
+
+    def test_starts_no_worker_that_trains_nothing(self, running):
+        """Trials start in the workers that Ray starts in advance, one for each core."""
+        workers = [line for line in running.raylet_log.read_text().splitlines() if "Started worker process" in line]
+        assert 0 < len(workers) <= running.n_cores
 
     def test_runs_nothing_for_a_process_without_its_token(self, running, home, tmp_path):
         strange = tmp_path / "strange_home"
