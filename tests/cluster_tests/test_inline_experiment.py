@@ -934,3 +934,8 @@ def test_the_error_at_the_end_names_a_trial_that_failed_and_not_one_that_was_nev
     folder = write_experiment(tmp_path / "sweep", [({LR: 1.0}, [None]), ({LR: 2.0}, ["ValueError: broken"])])
     with pytest.raises(TrialsFailedError, match=f"report log small_experiment {1:016x}/0"):
         small_experiment.experiment()._require_complete(RunEnd("complete"), ResultTable.read(folder))
+
+
+def test_libraries_are_not_searched_for_garbage_during_and_after_a_run(python):
+    done = python("import gc, cluster.experiment\nprint(len(gc.get_objects()) / gc.get_freeze_count())")
+    assert float(done.stdout) < 0.1
