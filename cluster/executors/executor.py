@@ -126,8 +126,11 @@ class Executor:
         try:
             self._train(schedule, job, monitor)
         except (KeyboardInterrupt, Preempted, UnusableNodeError, SearchError) as error:
-            return RunEnd.of(error)
-        return RunEnd("complete") if monitor.why_stop is None else RunEnd("all_failed", monitor.why_stop)
+            end = RunEnd.of(error)
+        else:
+            end = RunEnd("complete") if monitor.why_stop is None else RunEnd("all_failed", monitor.why_stop)
+        gc.collect()  # no object of Ray may be released by another thread while Ray, or the connection to it, ends
+        return end
 
     def _train(self, schedule: Schedule, job: Job, monitor: Monitor) -> None:
         if self.name == "inline":
