@@ -50,8 +50,8 @@ from cluster.trial.rehearsal import rehearse
 from data_pipeline.user_error import UserError, did_you_mean, first_line
 from data_pipeline.words import count, say, value_text
 
-# The hundred thousands of objects that the libraries consist of live as long as the process. Searching them for garbage
-# again and again, and releasing them one by one at the end, would keep the user waiting for half a second.
+# The libraries consist of hundreds of thousands of objects, which live as long as the process. Searching them for
+# garbage again and again, and releasing them one by one at the end, would keep the user waiting for half a second.
 gc.freeze()
 
 INTERRUPTED_CODE = 130

@@ -116,6 +116,7 @@ class Executor:
             count_gpus = placement.gpu_share > 0 and PRETEND_GPUS not in os.environ
             ray_nodes.require_usable(ray_nodes.check_nodes(str(config.storage_path), count_gpus=count_gpus))
             yield
+            gc.collect()  # no object of Ray may be released by another thread while the connection ends
 
     def train(self, schedule: Schedule, job: Job, monitor: Monitor) -> RunEnd:
         """Trains what `schedule` gives out, and returns how that ended.
@@ -126,11 +127,8 @@ class Executor:
         try:
             self._train(schedule, job, monitor)
         except (KeyboardInterrupt, Preempted, UnusableNodeError, SearchError) as error:
-            end = RunEnd.of(error)
-        else:
-            end = RunEnd("complete") if monitor.why_stop is None else RunEnd("all_failed", monitor.why_stop)
-        gc.collect()  # no object of Ray may be released by another thread while Ray, or the connection to it, ends
-        return end
+            return RunEnd.of(error)
+        return RunEnd("complete") if monitor.why_stop is None else RunEnd("all_failed", monitor.why_stop)
 
     def _train(self, schedule: Schedule, job: Job, monitor: Monitor) -> None:
         if self.name == "inline":
