@@ -1,6 +1,5 @@
 """Where a run trains: in this process, with a Ray started on this machine, or on a Ray cluster; and how it ended."""
 
-import gc
 import math
 import os
 from collections.abc import Iterator
@@ -116,7 +115,6 @@ class Executor:
             count_gpus = placement.gpu_share > 0 and PRETEND_GPUS not in os.environ
             ray_nodes.require_usable(ray_nodes.check_nodes(str(config.storage_path), count_gpus=count_gpus))
             yield
-            gc.collect()  # no object of Ray may be released by another thread while the connection ends
 
     def train(self, schedule: Schedule, job: Job, monitor: Monitor) -> RunEnd:
         """Trains what `schedule` gives out, and returns how that ended.
@@ -151,7 +149,6 @@ class Executor:
             from cluster.executors import ray_runner
 
             ray_runner.run_ray(schedule, job, placement, monitor, self.signals)
-            gc.collect()  # no object of Ray may be released by another thread while Ray ends
             # Ray takes more than a second to end. Meanwhile the tables and the report are written.
             ending = Thread(target=_close, args=[ray.pop_all()], name="end of Ray")
         ending.start()

@@ -3,6 +3,7 @@
 This file must be imported before the other files that import Ray: it sets the environment that Ray reads on import.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -100,7 +101,7 @@ def embedded(placement: Placement) -> Iterator[None]:
                 f"Ray did not start on this machine: {first_line(error)}. The machine may be busy or short of memory; "
                 f'Ray\'s logs are in {folder}/session_latest/logs. {AGAIN}; or use run("inline"), which needs no Ray'
             ) from error
-        stack.enter_context(head_watched(_ended_process, 0.0, ray.shutdown))
+        stack.enter_context(head_watched(_ended_process, 0.0, _end))
         yield
 
 
@@ -144,9 +145,9 @@ def connected(address: str) -> Iterator[None]:
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise ClusterError(_why_not_connected(address, found, error)) from error
         if address.startswith(_CLIENT):
-            stack.callback(ray.shutdown)
+            stack.callback(_end)
         else:
-            stack.enter_context(head_watched(partial(_silence, address, found), _patience_s(), ray.shutdown))
+            stack.enter_context(head_watched(partial(_silence, address, found), _patience_s(), _end))
         yield
 
 
@@ -208,6 +209,15 @@ def _start(**how: Any) -> None:
     global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _end() -> None:
+    """Ends Ray, or the connection to it.
+
+    Tune leaves objects of Ray in cycles. If another thread released one while Ray ends, Ray would end this process.
+    """
+    gc.collect()
+    ray.shutdown()
 
 
 def _unneeded_processes() -> list[str]:

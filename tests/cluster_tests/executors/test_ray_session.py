@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import ray
 
 from cluster.executors.ray_session import ClusterError, _private_folder, _start
 from cluster.executors.signals import Signals
+from tests.support import ROOT
 
 LONG = "a-folder-of-one-job" * 4
 
@@ -49,3 +52,42 @@ def test_sigterm_while_ray_starts_is_noted(monkeypatch):
     with signals.sigterm_noted(), pytest.raises(ConnectionError):
         _start(address="local", num_cpus=1, include_dashboard=False)
     assert signals.preempted
+
+
+# Leaves objects of Ray in cycles, as Tune does, and collects garbage in another thread while Ray ends.
+LEAVING_GARBAGE = """
+import gc, threading, time
+from types import SimpleNamespace
+from cluster.executors import ray_session
+from cluster.planning.placement import Placement
+import ray
+
+gc.disable()
+ends, disconnect = threading.Event(), ray_session.worker.disconnect
+
+def collect():
+    ends.wait()
+    time.sleep(0.1)  # now Ray's core ends
+    gc.collect()
+
+def disconnect_and_tell(*arguments, **named):
+    disconnect(*arguments, **named)
+    ends.set()
+
+ray_session.worker.disconnect = disconnect_and_tell
+threading.Thread(target=collect, daemon=True).start()
+with ray_session.embedded(Placement("cpu", n_slots=1, cpus_per_trial=1, gpus=())):
+    for _ in range(100):
+        cycle = SimpleNamespace(reference=ray.put(1))
+        cycle.itself = cycle
+    del cycle
+print("left, and still here")
+"""
+
+
+@pytest.mark.ray
+def test_a_thread_that_collects_garbage_while_ray_ends_does_not_end_the_process():
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVING_GARBAGE], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "left, and still here\n"), done.stderr
