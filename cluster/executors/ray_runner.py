@@ -27,6 +27,7 @@ from ray.air._internal import usage
 from ray.train._internal import storage
 from ray.tune.execution.class_cache import DEFAULT_ENV_VARS, ENV_VARS_TO_PROPAGATE
 from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
@@ -231,8 +232,11 @@ class _FirstWithoutWorker(FIFOScheduler):  # type: ignore[misc] # ray declares n
         return next((trial for trial in waiting if trial not in starting), None)
 
 
-class _Reports(_StaysInDriver, tune.Callback):  # type: ignore[misc] # ray declares no types
-    """Passes the reports of trials to the monitor."""
+class _Reports(_StaysInDriver, TrialProgressCallback):  # type: ignore[misc] # ray declares no types
+    """Passes the reports of trials to the monitor.
+
+    Tune adds no `TrialProgressCallback` of its own then, which would print a line for each trial that ends silently.
+    """
 
     def __init__(self, monitor: Monitor, steps: _Steps, job: Job, gpus: ray_gpus.RayGpus | None) -> None:
         self.monitor = monitor

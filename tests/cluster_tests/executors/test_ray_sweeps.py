@@ -146,9 +146,10 @@ class TestAnInterruptedSweepContinues:
         process = sweep.start(slow=600, environment={"POSETUNE_GRACE_S": "1"})
         wait_for(sweep.trials, process)
         process.terminate()
-        _output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=60)
         assert process.returncode == 75
         assert "Traceback" not in errors
+        assert output.strip().startswith("sweep: 6 trials, "), "Tune's own words are in the way"
 
     def test_in_another_worker_after_one_was_killed(self, sweep, undisturbed):
         before = {path: path.read_bytes() for path in Path(sweep.spec["data_dir"]).iterdir()}
