@@ -78,6 +78,8 @@ def embedded(placement: Placement) -> Iterator[None]:
     """
     _close_token_folder()
     folder = _private_folder()
+    # Ray starts a worker for each core in advance. If all of them will train, they import at once what a trial needs.
+    preloaded = ["cluster.executors.ray_worker"] if placement.cpus_per_trial == 1 else []
     with ExitStack() as stack:
         stack.enter_context(_auth_mode_kept())
         # Makes it listen only on the loopback interface. Ray has this switch for systems whose firewall would ask; an
@@ -93,6 +95,7 @@ def embedded(placement: Placement) -> Iterator[None]:
                 num_gpus=len(placement.gpus or ()),
                 include_dashboard=False,
                 _temp_dir=folder,
+                _system_config={"preload_python_modules": preloaded},
             )
         except ClusterError:
             raise

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from cluster.executors.ray_session import ClusterError, _private_folder, _start
+from cluster.executors.ray_session import ClusterError, _auth_mode_kept, _private_folder, _start
 from cluster.executors.signals import Signals
 from tests.support import ROOT
 
@@ -49,7 +49,7 @@ def test_sigterm_while_ray_starts_is_noted(monkeypatch):
 
     monkeypatch.setattr(ray._private.node, "Node", start)
     signals = Signals()
-    with signals.sigterm_noted(), pytest.raises(ConnectionError):
+    with signals.sigterm_noted(), _auth_mode_kept(), pytest.raises(ConnectionError):
         _start(address="local", num_cpus=1, include_dashboard=False)
     assert signals.preempted
 
@@ -91,3 +91,23 @@ def test_a_thread_that_collects_garbage_while_ray_ends_does_not_end_the_process(
         [sys.executable, "-c", LEAVING_GARBAGE], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.returncode, done.stdout) == (0, "left, and still here\n"), done.stderr
+
+
+OF_A_WORKER = """
+import sys
+from cluster.executors import ray_session
+from cluster.planning.placement import Placement
+import ray
+
+with ray_session.embedded(Placement("cpu", n_slots=1, cpus_per_trial=int(sys.argv[1]), gpus=())):
+    print("torch" in ray.get(ray.remote(lambda: set(sys.modules)).remote()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.parametrize(("cpus_per_trial", "has_torch"), [(1, True), (2, False)])
+def test_workers_import_torch_before_they_get_a_trial_if_each_of_them_will_get_one(cpus_per_trial, has_torch):
+    command = [sys.executable, "-c", OF_A_WORKER, str(cpus_per_trial)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{has_torch}\n"), done.stderr
