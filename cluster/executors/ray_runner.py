@@ -108,9 +108,9 @@ def run_ray(
                     f"trials cannot be trained on a node: {steps.node_error}. Then run the script again to "
                     "continue; all training progress is kept"
                 )
-            gc.collect()  # the trials of a Tuner form cycles, and would stay in memory with those of the next
             if steps.is_over or monitor.should_stop:
                 return
+            gc.collect()  # the trials of a Tuner form cycles, and would stay in memory with those of the next
 
 
 def _tune(
