@@ -149,7 +149,7 @@ class Executor:
             from cluster.executors import ray_runner
 
             ray_runner.run_ray(schedule, job, placement, monitor, self.signals)
-            # Ray takes more than a second to end. Meanwhile the tables and the report are written.
+            # Ray may take seconds to end. Meanwhile the tables and the report are written.
             ending = Thread(target=_close, args=[ray.pop_all()], name="end of Ray")
         ending.start()
         self.closing.callback(ending.join)

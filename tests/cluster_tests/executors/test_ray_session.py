@@ -54,6 +54,11 @@ def test_sigterm_while_ray_starts_is_noted(monkeypatch):
     assert signals.preempted
 
 
+def in_a_new_process(program, *arguments):
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
 # Leaves objects of Ray in cycles, as Tune does, and collects garbage in another thread while Ray ends.
 LEAVING_GARBAGE = """
 import gc, threading, time
@@ -87,9 +92,7 @@ print("left, and still here")
 
 @pytest.mark.ray
 def test_a_thread_that_collects_garbage_while_ray_ends_does_not_end_the_process():
-    done = subprocess.run(
-        [sys.executable, "-c", LEAVING_GARBAGE], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
+    done = in_a_new_process(LEAVING_GARBAGE)
     assert (done.returncode, done.stdout) == (0, "left, and still here\n"), done.stderr
 
 
@@ -108,6 +111,5 @@ with ray_session.embedded(Placement("cpu", n_slots=1, cpus_per_trial=int(sys.arg
 @pytest.mark.ray
 @pytest.mark.parametrize(("cpus_per_trial", "has_torch"), [(1, True), (2, False)])
 def test_workers_import_torch_before_they_get_a_trial_if_each_of_them_will_get_one(cpus_per_trial, has_torch):
-    command = [sys.executable, "-c", OF_A_WORKER, str(cpus_per_trial)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = in_a_new_process(OF_A_WORKER, str(cpus_per_trial))
     assert (done.returncode, done.stdout) == (0, f"{has_torch}\n"), done.stderr
