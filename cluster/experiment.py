@@ -287,8 +287,8 @@ class Experiment:
                 POSETUNE_WAIT_FOR_NODES=1 in the environment does the same.
 
         Raises:
-            ConfigError: If the configuration is wrong, or if no machine has what a trial needs; nothing was started and
-                nothing was written.
+            ConfigError: If the configuration is wrong, if no machine has what a trial needs, or if the user's own code
+                cannot be sent to workers; nothing was trained.
             ClusterError: If the cluster cannot be used; the text names the node and the problem.
             UnusableNodeError: If trials cannot be trained on a node that joined the cluster during the run.
             AlreadyRunningError: If another process runs this experiment.

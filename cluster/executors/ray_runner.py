@@ -78,6 +78,7 @@ def run_ray(
         unbounded: Request resources for more trials than fit, so that an autoscaler adds nodes.
 
     Raises:
+        ConfigError: If the user's own code cannot be sent to workers.
         KeyboardInterrupt: After Ctrl-C.
         Preempted: After SIGTERM.
         UnusableNodeError: If a node joined on which trials cannot be trained; all other trials have saved.

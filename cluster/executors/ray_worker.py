@@ -8,7 +8,7 @@ trained on its node. The files in the trial's folder are the result; reports are
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
@@ -21,13 +21,15 @@ from cluster.executors import (
 )
 
 # isort: split
-from ray import tune
+from ray import cloudpickle, tune
 from ray.exceptions import RayError
 from ray.experimental import internal_kv
 from ray.util import get_current_placement_group
 
 from cluster.executors.job import Job
 from cluster.executors.watchdog import Watchdog, read_hang
+from cluster.planning.config import ConfigError, Problem
+from cluster.planning.own_code import definition, own_objects
 from cluster.planning.placement import PRETEND_GPUS, Placement, UnusableNodeError, given_device
 from cluster.planning.plan import Combination, Shorter, TrialSpec
 from cluster.schedules.schedule import Step
@@ -36,6 +38,7 @@ from cluster.storage.filesystem import StorageError
 from cluster.storage.folders import TrialFolder
 from cluster.storage.trial_file import TrialFile
 from cluster.trial.trainable import TrialReport, run_trial, with_run
+from data_pipeline.user_error import first_line
 from posenet.machine_errors import is_lost
 
 _REPORT_INTERVAL_S = 0.2  # a report delays the trial by some milliseconds
@@ -52,9 +55,19 @@ class _GpuLostError(Exception):
 
 
 def trainable(job: Job, placement: Placement) -> Callable[[dict[str, Any]], None]:
-    """Returns the function that Tune calls in a worker for each trial; `job` is sent to each node once."""
+    """Returns the function that Tune calls in a worker for each trial; `job` is sent to each node once.
+
+    Raises:
+        ConfigError: If the user's own code cannot be sent.
+    """
     versions = node_facts.versions()
-    train = tune.with_parameters(_train, job=job, placement=placement, versions=versions)
+    try:
+        train = tune.with_parameters(_train, job=job, placement=placement, versions=versions)
+    except Exception as error:  # whatever the pickling of the user's objects raises
+        problems = _not_sendable(job.sources)
+        if not problems:
+            raise
+        raise ConfigError(problems) from error
 
     def train_or_report(config: dict[str, Any]) -> None:
         # Tune would treat an exception as a lost worker, and try again.
@@ -74,6 +87,22 @@ def trainable(job: Job, placement: Placement) -> Callable[[dict[str, Any]], None
             tune.report({"trial_error": f"{type(error).__name__}: {error}"})
 
     return train_or_report
+
+
+def _not_sendable(names: Iterable[str]) -> list[Problem]:
+    """Returns a problem for each of the user's own classes and functions that cannot be sent to a worker."""
+    problems = []
+    for name, value in own_objects(names).items():
+        try:
+            cloudpickle.dumps(value)
+        except Exception as error:
+            text = (
+                f"it cannot be sent to a worker process ({first_line(error)}). A script's code is sent together with "
+                "the global variables that it uses, but an open file, a lock or a connection cannot be sent. Create it "
+                'where it is used; or use run("inline"), which sends nothing'
+            )
+            problems.append(Problem(f"{name} ({definition(value)})", text))
+    return problems
 
 
 def _why_not_loaded(error: Exception) -> str:

@@ -54,7 +54,7 @@ class Problem:
 
 
 class ConfigError(UserError):
-    """The configuration is wrong. Nothing was started and nothing was written.
+    """The configuration is wrong. Nothing was trained.
 
     Attributes:
         problems: All problems of it.

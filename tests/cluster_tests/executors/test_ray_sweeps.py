@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -294,6 +295,19 @@ def assert_equal_trials(numbers, others, n):
     same = [name for name in numbers if "/" in name and name in others]
     assert len({name.split()[0] for name in same}) == n
     assert {name: numbers[name] for name in same} == {name: others[name] for name in same}
+
+
+@pytest.mark.slow
+def test_code_that_cannot_be_sent_to_workers_is_an_error_that_names_it(sweep):
+    result = sweep.run(lrs=[1e-3], models=["CorrectorMLP", "LockedMLP"])
+    assert result.code == 1
+    assert "Traceback" not in result.errors
+    assert re.search(
+        r"__main__\.LockedMLP \(\S*sweep_script\.py:\d+\): .* cannot be sent to a worker process "
+        r"\(cannot pickle '_thread\.lock' object\)",
+        result.errors,
+    )
+    assert sweep.trials() == {}
 
 
 class TestAFailureIsARow:
