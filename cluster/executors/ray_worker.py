@@ -8,7 +8,7 @@ trained on its node. The files in the trial's folder are the result; reports are
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
@@ -64,7 +64,7 @@ def trainable(job: Job, placement: Placement) -> Callable[[dict[str, Any]], None
     try:
         train = tune.with_parameters(_train, job=job, placement=placement, versions=versions)
     except Exception as error:  # whatever the pickling of the user's objects raises
-        problems = _not_sendable(job.sources)
+        problems = _not_sendable(job)
         if not problems:
             raise
         raise ConfigError(problems) from error
@@ -89,10 +89,12 @@ def trainable(job: Job, placement: Placement) -> Callable[[dict[str, Any]], None
     return train_or_report
 
 
-def _not_sendable(names: Iterable[str]) -> list[Problem]:
+def _not_sendable(job: Job) -> list[Problem]:
     """Returns a problem for each of the user's own classes and functions that cannot be sent to a worker."""
-    problems = []
-    for name, value in own_objects(names).items():
+    problems, solver = [], job.space.base.solver
+    # Metrics and callbacks do not belong to the identity of a training, so `sources` does not have them.
+    functions = {function.__name__: function for function in (*solver.metrics, *solver.callbacks)}
+    for name, value in (own_objects(job.sources) | functions).items():
         try:
             cloudpickle.dumps(value)
         except Exception as error:

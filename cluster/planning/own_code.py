@@ -71,11 +71,12 @@ def own_sources(encoded: Iterable[str]) -> dict[str, str]:
 
 
 def definition(value: Any) -> str:
-    """Returns the file and the line where a class or a function is defined; its name if that is unknown."""
+    """Returns the file and the line where a class, an object's class or a function is defined; else its name."""
+    named = value if hasattr(value, "__qualname__") else type(value)
     try:
-        return _place(str(inspect.getsourcefile(value)), inspect.getsourcelines(value)[1])
+        return _place(str(inspect.getsourcefile(named)), inspect.getsourcelines(named)[1])
     except (OSError, TypeError):
-        return f"{value.__module__}.{value.__qualname__}"
+        return f"{named.__module__}.{named.__qualname__}"
 
 
 def raised_at(error: BaseException) -> str | None:

@@ -29,6 +29,7 @@ from data_pipeline.normalizers import Shifter
 from posenet import errors
 from posenet.losses import Loss, MetricLoss
 from posenet.models import CorrectorMLP
+from posenet.solver import EpochReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +112,12 @@ class LockedMLP(CorrectorMLP):
             return super().correction(poses)
 
 
+def locked(trial_id: str, report: EpochReport, model: torch.nn.Module) -> None:
+    """A callback like `LockedMLP`."""
+    with LOCK:
+        pass
+
+
 @dataclass(frozen=True)
 class ExplodingLoss(Loss):
     """Returns NaN immediately."""
@@ -149,6 +156,7 @@ def experiment(spec: dict) -> Experiment:
         "interest_keys": [],
         "val_example_indices": [0, 3],
         "val_example_subset": "A",
+        "callbacks": [globals()[name] for name in spec.get("callbacks", [])],
         **spec.get("solver_config", {}),
     }
     hyperparams = {

@@ -299,14 +299,12 @@ def assert_equal_trials(numbers, others, n):
 
 @pytest.mark.slow
 def test_code_that_cannot_be_sent_to_workers_is_an_error_that_names_it(sweep):
-    result = sweep.run(lrs=[1e-3], models=["CorrectorMLP", "LockedMLP"])
+    result = sweep.run(lrs=[1e-3], models=["CorrectorMLP", "LockedMLP"], callbacks=["locked"])
     assert result.code == 1
     assert "Traceback" not in result.errors
-    assert re.search(
-        r"__main__\.LockedMLP \(\S*sweep_script\.py:\d+\): .* cannot be sent to a worker process "
-        r"\(cannot pickle '_thread\.lock' object\)",
-        result.errors,
-    )
+    for name in (r"__main__\.LockedMLP", "locked"):
+        why = r"it cannot be sent to a worker process \(cannot pickle '_thread\.lock' object\)"
+        assert re.search(rf"  {name} \(\S*sweep_script\.py:\d+\): {why}", result.errors)
     assert sweep.trials() == {}
 
 

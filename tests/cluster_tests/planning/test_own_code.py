@@ -51,6 +51,7 @@ class TestOwnObjects:
 
     def test_have_a_file_and_a_line(self):
         assert definition(FailingMLP).startswith("tests/cluster_tests/small_experiment.py:")
+        assert definition(NanLoss()) == definition(NanLoss)
         assert definition(type("Made", (), {"__module__": "nowhere"})) == "nowhere.Made"
 
 
