@@ -93,7 +93,7 @@ def _not_sendable(job: Job) -> list[Problem]:
     """Returns a problem for each of the user's own classes and functions that cannot be sent to a worker."""
     problems, solver = [], job.space.base.solver
     # Metrics and callbacks do not belong to the identity of a training, so `sources` does not have them.
-    functions = {function.__name__: function for function in (*solver.metrics, *solver.callbacks)}
+    functions = {f"{one.__module__}.{one.__name__}": one for one in (*solver.metrics, *solver.callbacks)}
     for name, value in (own_objects(job.sources) | functions).items():
         try:
             cloudpickle.dumps(value)
