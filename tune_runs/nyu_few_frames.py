@@ -28,7 +28,7 @@ import numpy as np
 from tabulate import tabulate
 
 from cluster.experiment import Experiment
-from cluster.reports.tables.summary import mean_and_std
+from cluster.reports.tables.summary import mean_and_std, percent_and_interval
 from cluster.results.results import Results
 from cluster.results.rows import Row, SummaryColumns
 from data_pipeline.normalizers import Shifter
@@ -155,7 +155,7 @@ def few_frames_table(table: Results, chosen: dict[Case, Row]) -> str:
         draws = [by_set[labelled_frames(backbone, new, n, draw)] for draw in range(N_DRAWS if n else 1)]
         before, after = draws[0][columns.before], [row[columns.mean] for row in draws]
         std = stdev(after) if n else None
-        change = f"{100 * (mean(after) / before - 1):+.1f} %"
+        change = percent_and_interval(100 * (mean(after) / before - 1), None)
         settings = ", ".join(f"{path.rpartition('.')[2]} {setting[path]}" for path in setting if path in OPTIONS)
         rows.append(
             [backbone, direction, n, f"{before:.2f}", mean_and_std(mean(after), std), change, len(draws), settings]

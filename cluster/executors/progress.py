@@ -229,7 +229,9 @@ class Progress:
         return f"{self.n_done_before + len(self.ended)}/{self.n_trials} trials"
 
     def _summary_line(self) -> str:
-        parts = [self._done_text(), f"{len(self.running)} running", self._time_left()]
+        # Inline, no trial runs when one has just ended.
+        running = [f"{len(self.running)} running"] if self.running else []
+        parts = [self._done_text(), *running, self._time_left()]
         if self.n_failed:
             parts.append(f"{self.n_failed} failed or diverged")
         if self.best is not None:

@@ -422,6 +422,13 @@ class TestInALogFile:
             "2/4 trials, 1 running, 1 min 05 s left, 1 failed or diverged, best so far 9.88 mm (lr a/0)",
         ]
 
+    def test_a_line_between_two_trials_does_not_say_that_none_is_running(self, clock):
+        progress = progress_on(False)
+        progress.started("a/0")
+        clock.now += 31
+        progress.reported(TrialReport("a/0", "finished", 10, 9.876))
+        assert written(progress) == "1/4 trials, no estimate yet, best so far 9.88 mm (lr a/0)\n"
+
     def test_there_is_a_line_now_and_then_among_the_lines_of_trials_too(self, clock):
         progress = progress_on(False)
         progress.started("a/0")
