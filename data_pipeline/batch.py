@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from typing import Any, Generic, TypeVar
@@ -279,8 +279,7 @@ def fused_mean(windows: Tensor, window: Window) -> Tensor:
 
 def normalized_windows(windows: Tensor, transform: PoseTransform) -> Tensor:
     """Returns windows, (N, ..., J, 3), mm, in the coordinates of the poses that they are around, (N, ..., J, 3)."""
-    # To a transform, the joints of a window are those of one large pose. Its origin may be repeated for J joints.
-    transform = replace(transform, origin=transform.origin[:, :1])
+    # To a transform, the joints of a window are those of one large pose.
     return transform.normalize(windows.flatten(1, -2)).view(windows.shape)  # (N, W, J, 3) -> (N, W·J, 3) -> back
 
 

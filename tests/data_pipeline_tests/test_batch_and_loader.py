@@ -326,7 +326,7 @@ class TestSteps:
         # The frame is that of the input after all steps: what is left of a flat pose is zero.
         for batch in make_loader(dataset, normalizer=Shifter(NYU), **steps).epoch():
             assert torch.equal(batch.poses, torch.zeros(4, 14, 3))
-            assert (batch.transform.origin % 1000 == 123).all()
+            assert torch.equal(batch.transform.origin.remainder(1000), torch.full((4, 1, 3), 123.0))
 
     def test_give_the_distorter_the_labels_of_the_same_samples(self):
         class Recorder(Distorter):
