@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from data_pipeline.augmenters import Augmenter
-from data_pipeline.batch import Batch, DeviceDataset, Window
+from data_pipeline.batch import Batch, DeviceDataset, Window, rows
 from data_pipeline.distorters import Distorter, TrainingSamples
 from data_pipeline.layout import stored_samples_last
 from data_pipeline.normalizers import Normalizer
@@ -106,14 +106,13 @@ class TrainingLoader:
             indices = data.window_rows(indices, window).flatten()  # (n,) -> (n·W,)
             batch_size *= window.size
         if self.fused:
-            gathered = [data.gather(subset, indices) for subset in data.subsets]
+            poses = torch.cat([rows(data.poses[subset], indices) for subset in data.subsets])  # (S·n·W, J, 3)
             indices = indices.repeat(len(data.subsets))  # (n·W,) -> (S·n·W,)
         else:
-            gathered = [
-                data.gather(data.subsets[subset], rows)
-                for subset, rows in zip(subsets, torch.split(indices, batch_size), strict=True)
-            ]
-        poses, labels = (torch.cat(tensors) for tensors in zip(*gathered, strict=True))  # (n, J, 3) each
+            of_subsets = [data.poses[data.subsets[subset]] for subset in subsets]  # (N, J, 3) each
+            of_batches = torch.split(indices, batch_size)
+            poses = torch.cat([rows(*each) for each in zip(of_subsets, of_batches, strict=True)])  # (n·W, J, 3)
+        labels = rows(data.labels, indices)  # the shape of `poses`
         if self.distorter.wants_samples_last:
             # Converted here and not in the distorter, so that the following steps find the labels in this layout too.
             poses, labels = stored_samples_last(poses), stored_samples_last(labels)

@@ -7,6 +7,7 @@ nothing else is available; the label is transformed like its input.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 
 import torch
@@ -42,8 +43,9 @@ class PoseTransform:
     def normalize(self, poses: Tensor) -> Tensor:
         """Transforms poses, (N, J, 3), mm, to normalised coordinates: ((poses − origin) @ rotation) / scale."""
         if self.rotation is None:
-            shifted = poses - self.origin  # (N, J, 3)
-            return whole_samples(shifted if self.scale is None else shifted / self.scale)  # (N, J, 3)
+            shifted = poses - _for_each_joint(self.origin, poses)  # (N, J, 3)
+            scale = None if self.scale is None else _for_each_joint(self.scale, poses)
+            return whole_samples(shifted if scale is None else shifted / scale)  # (N, J, 3)
         # Scale the rotation: it has fewer numbers than the poses.
         rotation = self.rotation if self.scale is None else self.rotation / self.scale  # (N, 3, 3)
         return whole_samples(_rotate(stored_samples_last(poses) - self.origin, rotation))  # (N, J, 3)
@@ -51,11 +53,11 @@ class PoseTransform:
     def denormalize(self, poses: Tensor) -> Tensor:
         """Transforms normalised poses, (N, J, 3), back to mm in the camera frame."""
         if self.rotation is None:
-            relative = poses if self.scale is None else poses * self.scale  # (N, J, 3)
+            relative = poses if self.scale is None else poses * _for_each_joint(self.scale, poses)  # (N, J, 3)
         else:
             rotation = self.rotation if self.scale is None else self.rotation * self.scale  # (N, 3, 3)
             relative = _rotate(poses, rotation.mT)  # (N, J, 3)
-        return whole_samples(relative + self.origin)  # (N, J, 3)
+        return whole_samples(relative + _for_each_joint(self.origin, relative))  # (N, J, 3)
 
     def select(self, rows: slice) -> "PoseTransform":
         """Returns the transforms of some of the poses; a tensor shared by all poses is kept."""
@@ -65,6 +67,24 @@ class PoseTransform:
         )
         assert origin is not None
         return PoseTransform(origin, scale, rotation)
+
+
+def _for_each_joint(points: Tensor, poses: Tensor) -> Tensor:
+    """Returns an origin or a scale in the shape that is combined with `poses`, (N, J, 3), in the shortest time."""
+    are_points = points.ndim == 3 and points.shape[1:] == (1, 3)
+    if not are_points or poses.device.type != "cpu" or not poses.is_contiguous() or torch.compiler.is_exporting():
+        return points
+    # A CPU broadcasts three numbers at a time. Repeating them for each joint first takes half as long, but not with
+    # `repeat`, which broadcasts too.
+    repeated = points.flatten(1).index_select(1, _coordinates(poses.shape[1]))  # (N or 1, 3J)
+    return repeated.view(-1, *poses.shape[1:])  # (N or 1, J, 3)
+
+
+# The cached tensor may be created in an evaluation and used in training, which refuses inference-mode tensors.
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _coordinates(n_joints: int) -> Tensor:
+    return torch.arange(3, device="cpu").repeat(n_joints)  # (3J,)
 
 
 def _rotate(poses: Tensor, rotation: Tensor) -> Tensor:

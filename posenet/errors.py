@@ -68,8 +68,8 @@ def _lengths(vectors: Tensor) -> Tensor:
     if torch.is_grad_enabled():
         lengths: Tensor = torch.linalg.vector_norm(whole_samples(vectors), dim=2)  # (N, K)
         return lengths
-    # This takes a third of the time, but its gradient is NaN at zero.
-    return squared_lengths(samples_last(vectors)).sqrt_().t()  # (K, N) -> (N, K)
+    # This takes half the time or less, but its gradient is NaN at zero.
+    return squared_lengths(vectors.mT).sqrt_()  # (N, K, 3) -> (N, 3, K) -> (N, K)
 
 
 # The cached tensors may be created in an evaluation and used in training, which refuses inference-mode tensors.

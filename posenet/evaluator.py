@@ -33,7 +33,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from data_pipeline.batch import Batch, DeviceDataset, fuses, window_of
+from data_pipeline.batch import Batch, DeviceDataset, fuses, rows, window_of
 from data_pipeline.layout import stored_samples_last
 from data_pipeline.normalizers import Normalizer
 from data_pipeline.skeleton import Skeleton
@@ -176,9 +176,9 @@ class Evaluator:
         if window is None:
             return Batch.of(*self.data.gather(subset, indices), self.normalizer)
         subsets = self.data.subsets if fuses(model) else (subset,)
-        rows = self.data.window_rows(indices, window)  # (n, W)
-        frames = [self.data.gather(name, rows.flatten())[0] for name in subsets]  # (n·W, J, 3) each
-        windows = torch.stack([each.view(*rows.shape, *each.shape[1:]) for each in frames], dim=1)  # (n, S, W, J, 3)
+        in_windows = self.data.window_rows(indices, window)  # (n, W)
+        frames = [rows(self.data.poses[name], in_windows.flatten()) for name in subsets]  # (n·W, J, 3) each
+        windows = torch.stack([each.view(*in_windows.shape, -1, 3) for each in frames], dim=1)  # (n, S, W, J, 3)
         labels = self.data.labels[indices]  # (n, J, 3)
         return Batch.of_windows(windows, labels, self.normalizer, window, fused=fuses(model))
 
@@ -199,8 +199,8 @@ class Evaluator:
         if self.data.runs is None:  # frames in the order of the file need no index of the whole set
             lengths = [n]
         else:
-            rows, lengths = self.data.frames.runs(n)
-            order = torch.from_numpy(rows).to(device)  # (N,)
+            in_order, lengths = self.data.frames.runs(n)
+            order = torch.from_numpy(in_order).to(device)  # (N,)
         if max(lengths) < 3:
             return []
         ends = torch.tensor(lengths, device=device).cumsum(0)  # (R,), of the runs

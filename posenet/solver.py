@@ -176,7 +176,7 @@ class Solver:
 
     def _run_epoch(self) -> EpochReport:
         self.epoch += 1
-        progress = _EpochProgress.start(len(self.loader), self.device)
+        progress = _EpochProgress()
         log_points = []
         self.model.train()
         for batch in self.loader.epoch():
@@ -196,7 +196,7 @@ class Solver:
     def _add_batch(self, model: ClosedFormCorrector, batch: Batch, progress: "_EpochProgress") -> None:
         with torch.no_grad():
             corrected = model(batch.inputs)  # (N, J, 3)
-            progress.add(len(batch.poses), self._loss(batch, corrected), self._distance(batch, corrected), None)
+            progress.add(len(batch.poses), self._loss(batch, corrected), self._distance(batch, corrected))
             model.add(batch.inputs, batch.labels)
             if progress.n_done == len(self.loader):
                 model.fit()
@@ -215,8 +215,9 @@ class Solver:
             loss.backward()  # type: ignore[no-untyped-call] # torch declares no types for it
             # Some optimizers (LBFGS) call this several times, others once: the first loss is that of the batch.
             if progress.n_done == n_done:
-                distance = self._distance(batch, corrected.detach())
-                progress.add(len(batch.poses), loss, distance, self._grad_norm() if self.settings.log_grad else None)
+                distance = self._distance(batch, corrected)
+                grad_norm = [self._grad_norm()] if self.settings.log_grad else []
+                progress.add(len(batch.poses), loss, distance, *grad_norm)
             return loss
 
         # torch declares floats where its optimizers pass tensors through.
@@ -228,6 +229,7 @@ class Solver:
             return self.loss(batch.in_mm(corrected), batch.labels_mm, skeleton)
         return self.loss(corrected, batch.labels, skeleton)
 
+    @torch.no_grad()  # lengths take less time without gradients
     def _distance(self, batch: Batch, corrected: Tensor) -> Tensor:
         skeleton = self.loader.data.skeleton
         if self.evaluator.eval_space == "original":
@@ -302,15 +304,11 @@ class Solver:
 class _EpochProgress:
     """The numbers of an epoch's batches; they stay on the device until a log point fetches all of them."""
 
-    on_device: Tensor  # (3, batches): loss, mean distance, mean norm of the gradients
     sizes: list[int] = field(default_factory=list)
+    on_device: list[Tensor] = field(default_factory=list)  # (2,) or (3,) for each batch that is not fetched yet
     losses: list[float] = field(default_factory=list)
     distances: list[float] = field(default_factory=list)
     grad_norms: list[float] = field(default_factory=list)
-
-    @classmethod
-    def start(cls, n_batches: int, device: torch.device) -> "_EpochProgress":
-        return cls(torch.zeros((3, n_batches), device=device))
 
     @property
     def n_done(self) -> int:
@@ -320,18 +318,17 @@ class _EpochProgress:
     def n_fetched(self) -> int:
         return len(self.losses)
 
-    def add(self, size: int, loss: Tensor, distance: Tensor, grad_norm: Tensor | None) -> None:
-        self.on_device[0, self.n_done] = loss.detach()
-        self.on_device[1, self.n_done] = distance
-        if grad_norm is not None:
-            self.on_device[2, self.n_done] = grad_norm
+    def add(self, size: int, *numbers: Tensor) -> None:
+        """Adds a batch: its size, loss and mean distance, and the mean norm of its gradients if that is logged."""
         self.sizes.append(size)
+        # A loss may have one element in any number of dimensions.
+        self.on_device.append(torch.stack([number.detach().reshape(()) for number in numbers]))
 
     def fetch(self) -> None:
-        losses, distances, grad_norms = self.on_device[:, self.n_fetched : self.n_done].tolist()
-        self.losses += losses
-        self.distances += distances
-        self.grad_norms += grad_norms
+        by_kind = torch.stack(self.on_device, dim=1).tolist()
+        for values, fetched in zip((self.losses, self.distances, self.grad_norms), by_kind, strict=False):
+            values += fetched
+        self.on_device.clear()
 
     def mean_loss(self, since: int) -> float:
         """The mean loss over the samples of the batches from `since` on."""

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    # In place: its gradient follows from its output.
+    # In place: the gradients of these two follow from their outputs.
     "leaky_relu": partial(nn.LeakyReLU, inplace=True),
-    "relu": nn.ReLU,
+    "relu": partial(nn.ReLU, inplace=True),
     "elu": nn.ELU,
     "gelu": nn.GELU,
     "silu": nn.SiLU,
@@ -64,8 +64,10 @@ def dropout(x: Tensor, p: float, *, training: bool) -> Tensor:
     the linear layer before it. Here, 64 random bits of torch's global generator decide over four elements, so `p` is
     rounded to a multiple of 1/65,536. The elements that are kept are divided by the rounded probability of being kept.
     """
-    if not training or x.device.type != "cpu":
-        return functional.dropout(x, p, training)
+    if not training or p == 0:
+        return x
+    if x.device.type != "cpu":
+        return functional.dropout(x, p)
     return x * dropout_factors(x, p)
 
 

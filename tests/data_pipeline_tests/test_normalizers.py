@@ -6,6 +6,7 @@ import torch
 
 from data_pipeline import normalizers
 from data_pipeline.batch import Batch
+from data_pipeline.layout import stored_samples_last, whole_samples
 from data_pipeline.normalizers import GlobalNormalizer, Normalizer, PoseTransform, Shifter
 from data_pipeline.skeleton import HANDS17
 from tests.support import case_id, cases, global_random_states, hands
@@ -225,3 +226,13 @@ def test_a_part_of_a_transform_changes_poses_like_the_whole(shape):
     transform = PoseTransform(origin=origin, scale=origin + 1)
     part = transform.select(slice(2, 5))
     assert torch.equal(part.normalize(poses[2:5]), transform.normalize(poses)[2:5])
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (21, 3), (1, 1, 3), (1, 21, 3), (8, 1, 3), (8, 21, 3), (8, 1, 1)])
+@pytest.mark.parametrize("stored", [whole_samples, stored_samples_last])
+def test_origin_and_scale_of_any_shape_give_the_bits_of_plain_arithmetic(shape, stored):
+    poses, origin = stored(torch.rand(8, 21, 3)), torch.rand(shape)
+    for scale in (None, origin + 1):
+        transform, divisor = PoseTransform(origin, scale), 1 if scale is None else scale
+        assert torch.equal(transform.normalize(poses), (poses - origin) / divisor)
+        assert torch.equal(transform.denormalize(poses), poses * divisor + origin)
