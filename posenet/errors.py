@@ -49,10 +49,16 @@ def proportion_error(poses: Tensor, labels: Tensor, skeleton: Skeleton) -> Tenso
 def proportion_error_of_lengths(predicted: Tensor, true: Tensor) -> Tensor:
     """Returns the same from bone lengths, (N, B) each."""
     # Gathering whole rows is several times as fast as gathering columns.
-    d = (predicted.clamp(min=_MIN_LENGTH) / true.clamp(min=_MIN_LENGTH)).log().t().contiguous()  # (N, B) -> (B, N)
-    first, second = _bone_pairs(len(d), d.device)
-    ratios = d.index_select(0, first).sub_(d.index_select(0, second)).abs_().exp_()  # (B·(B − 1)/2, N)
-    # Torch's `expm1` takes five times as long as its `exp`, whose rounding, 10⁻⁷ of a ratio, does not matter here.
+    scales = (predicted.clamp(min=_MIN_LENGTH) / true.clamp(min=_MIN_LENGTH)).t().contiguous()  # (N, B) -> (B, N)
+    first, second = _bone_pairs(len(scales), scales.device)
+    if torch.is_grad_enabled():
+        d = scales.log()
+        ratios = d.index_select(0, first).sub_(d.index_select(0, second)).abs_().exp_()  # (B·(B − 1)/2, N)
+        # Torch's `expm1` takes five times as long as its `exp`, whose rounding, 10⁻⁷ of a ratio, does not matter here.
+    else:
+        # This takes half the time, but its gradient twice as long.
+        ratios = scales.index_select(0, first).div_(scales.index_select(0, second))  # (B·(B − 1)/2, N)
+        ratios = torch.maximum(ratios, ratios.reciprocal())
     return ratios.clamp(max=1 + MAX_PROPORTION_ERROR).sub_(1).t()  # -> (N, B·(B − 1)/2)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data_pipeline.skeleton import Skeleton
 from posenet import errors
-from posenet.metrics import MODES, Mode, mean_error
+from posenet.metrics import MODES, Mode, in_mode
 
 
 class Loss(ABC):
@@ -23,7 +23,7 @@ class Loss(ABC):
 
 @dataclass(frozen=True, repr=False)
 class MetricLoss(Loss):
-    """The mean over samples of each sample's mean error.
+    """The mean error of a batch.
 
     Attributes:
         error: A function of `posenet.errors`.
@@ -38,7 +38,7 @@ class MetricLoss(Loss):
 
     def __call__(self, poses: Tensor, labels: Tensor, skeleton: Skeleton) -> Tensor:
         """Returns the loss of a batch, a scalar."""
-        return mean_error(self.error(poses, labels, skeleton), self.mode).mean()
+        return in_mode(self.error(poses, labels, skeleton), self.mode).mean()
 
     def __repr__(self) -> str:
         return f"MetricLoss({_name(self.error)}, {self.mode!r})"

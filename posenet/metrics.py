@@ -10,14 +10,23 @@ Mode = Literal["absolute", "squared"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 
+def in_mode(errors: Tensor, mode: Mode) -> Tensor:
+    """Returns the absolute or squared errors, of any shape."""
+    if mode == "absolute":
+        return errors.abs()
+    if mode == "squared":
+        return errors.square()
+    raise ValueError(f"the mode must be one of {', '.join(map(repr, MODES))}, not {mode!r}")
+
+
 def mean_error(errors: Tensor, mode: Mode = "absolute") -> Tensor:
     """Returns the mean of each sample's absolute or squared errors, (N, K): (N,)."""
-    return _in_mode(errors, mode).mean(dim=1)
+    return in_mode(errors, mode).mean(dim=1)
 
 
 def max_error(errors: Tensor, mode: Mode = "absolute") -> Tensor:
     """Returns the largest of each sample's absolute or squared errors, (N, K): (N,)."""
-    return _in_mode(errors, mode).amax(dim=1)
+    return in_mode(errors, mode).amax(dim=1)
 
 
 def success(errors: Tensor, threshold: float) -> Tensor:
@@ -45,11 +54,3 @@ def area_under_curve(errors: Tensor, low: float, high: float) -> Tensor:
     no grid of thresholds.
     """
     return (high - errors.clamp(min=low, max=high)) / (high - low)
-
-
-def _in_mode(errors: Tensor, mode: Mode) -> Tensor:
-    if mode == "absolute":
-        return errors.abs()
-    if mode == "squared":
-        return errors.square()
-    raise ValueError(f"the mode must be one of {', '.join(map(repr, MODES))}, not {mode!r}")

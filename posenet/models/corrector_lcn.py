@@ -102,7 +102,9 @@ class ResidualBlock(nn.Sequential):
 def connected_layer(near: Tensor, n_inputs: int, n_outputs: int, dropout: float) -> nn.Sequential:
     """Returns a locally connected layer with batch normalisation, leaky ReLU and dropout, for (N, J·inputs)."""
     connected = LocallyConnected(near, n_inputs, n_outputs)
-    return nn.Sequential(connected, nn.BatchNorm1d(len(connected.bias)), nn.LeakyReLU(inplace=True), Dropout(dropout))
+    normalised = nn.BatchNorm1d(len(connected.bias))
+    # Both in place, and dropout first, as in `mlp`.
+    return nn.Sequential(connected, normalised, Dropout(dropout, inplace=True), nn.LeakyReLU(inplace=True))
 
 
 def within_reach(skeleton: Skeleton, reach: int) -> Tensor:

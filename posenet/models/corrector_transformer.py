@@ -83,9 +83,9 @@ class TransformerLayer(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Returns the tokens, (N, J, dim), after this layer."""
         attended = self.heads(self._attend(self.attention_norm(tokens)))  # (N, J, dim)
-        tokens = tokens + dropout(attended, self.dropout, training=self.training)
+        tokens = tokens + dropout(attended, self.dropout, training=self.training, inplace=True)
         fed = self.feedforward(self.feedforward_norm(tokens))  # (N, J, dim)
-        return tokens + dropout(fed, self.dropout, training=self.training)
+        return tokens + dropout(fed, self.dropout, training=self.training, inplace=True)
 
     def _attend(self, tokens: Tensor) -> Tensor:
         projected = self.queries_keys_values(tokens).unflatten(2, (3, self.n_heads, -1))  # (N, J, 3, heads, dim/heads)

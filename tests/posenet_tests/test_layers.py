@@ -52,6 +52,14 @@ class TestDropout:
         x = torch.rand(6, 10)
         assert torch.equal(seeded_dropout(x, 0.5), seeded_dropout(x.T.contiguous().T, 0.5))
 
+    def test_overwrites_its_input_only_in_place(self):
+        x, overwritten = torch.ones(100), torch.ones(100)
+        dropped = seeded_dropout(x, 0.5)
+        torch.manual_seed(0)
+        Dropout(0.5, inplace=True)(overwritten)
+        assert torch.equal(x, torch.ones(100))
+        assert torch.equal(overwritten, dropped)
+
     @pytest.mark.parametrize("p", [0, 1e-6])
     def test_of_a_probability_that_rounds_to_zero_changes_nothing(self, p):
         x = torch.rand(100)

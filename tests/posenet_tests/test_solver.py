@@ -141,7 +141,7 @@ class ByHand:
                 x, y = poses[indices], labels[indices]
                 centre = x.mean(dim=1, keepdim=True)
                 corrected = (x - centre) + self.network((x - centre).flatten(1)).view_as(x)
-                loss = (corrected - (y - centre)).norm(dim=2).mean(dim=1).mean()
+                loss = (corrected - (y - centre)).norm(dim=2).mean()
                 optimizer.zero_grad()
                 loss.backward()
                 self.losses.append(loss.item())

@@ -8,7 +8,7 @@ from torch import nn
 
 from data_pipeline.skeleton import HANDS17
 from posenet.models import CorrectorMLP
-from posenet.models.layers import ACTIVATIONS
+from posenet.models.layers import ACTIVATIONS, dropout
 from tests.posenet_tests.models.support import NUMPY_ACTIVATIONS, n_parameters, seeded
 from tests.support import hands
 
@@ -58,12 +58,37 @@ class TestCorrectorMLP:
         halfway = model((first + second) / 2)
         torch.testing.assert_close(halfway, (model(first) + model(second)) / 2)
 
-    def test_normalises_before_and_drops_after_the_activation(self):
-        assert layers_of(hidden_dims=[8], dropout=0.1, batchnorm=True, activation="relu") == [
-            *("Linear", "BatchNorm1d", "ReLU", "Dropout"),
+    def test_normalises_before_the_activation_and_drops_after_it(self):
+        assert layers_of(hidden_dims=[8], dropout=0.1, batchnorm=True, activation="elu") == [
+            *("Linear", "BatchNorm1d", "ELU", "Dropout"),
             "Linear",
         ]
         assert layers_of(hidden_dims=[8, 8]) == ["Linear", "LeakyReLU", "Linear", "LeakyReLU", "Linear"]
+
+    @pytest.mark.parametrize("activation", [*ACTIVATIONS, nn.LeakyReLU(0.1)], ids=str)
+    @pytest.mark.parametrize("batchnorm", [False, True])
+    def test_trains_as_if_it_always_dropped_after_the_activation(self, activation, batchnorm):
+        settings = {"hidden_dims": [20, 10], "activation": activation, "batchnorm": batchnorm}
+        model = seeded(lambda: CorrectorMLP(HANDS17, **settings, dropout=0.3)).double()
+        poses, labels = hands(HANDS17, 6, dtype=torch.float64)
+
+        def dropped_last(poses):
+            x = poses.flatten(1)
+            for index, layer in enumerate(model.layers):
+                if index > 0 and isinstance(layer, nn.Linear):
+                    x = dropout(x, 0.3, training=True)
+                x = x if isinstance(layer, nn.Dropout) else layer(x)
+            return poses + x.view_as(poses)
+
+        outputs, gradients = [], []
+        for corrected in (model, dropped_last):
+            torch.manual_seed(0)
+            model.zero_grad()
+            outputs.append(corrected(poses))
+            (outputs[-1] - labels).square().mean().backward()
+            gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+        torch.testing.assert_close(*outputs)
+        torch.testing.assert_close(*gradients)
 
     def test_drops_units_only_in_training(self):
         model = CorrectorMLP(HANDS17, hidden_dims=[64], dropout=0.5)
