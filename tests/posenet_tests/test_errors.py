@@ -76,7 +76,9 @@ class TestEveryError:
         poses, labels = ordinary_hands(skeleton, seed)
         reference = getattr(Reference, error.__name__)
         expected = [reference(*sample, skeleton) for sample in zip(poses.numpy(), labels.numpy(), strict=True)]
-        np.testing.assert_allclose(error(poses, labels, skeleton), expected, rtol=1e-9, atol=1e-9)
+        for gradients in (True, False):  # lengths and ratios are computed differently without gradients
+            with torch.set_grad_enabled(gradients):
+                np.testing.assert_allclose(error(poses, labels, skeleton), expected, rtol=1e-9, atol=1e-9)
 
     def test_gives_a_number_for_each_coordinate_joint_bone_or_pair(self, error, skeleton):
         bones = N_BONES[skeleton.name]
@@ -122,6 +124,8 @@ class TestEveryError:
         values.sum().backward()
         assert values.isfinite().all()
         assert poses.grad.isfinite().all()
+        with torch.no_grad():
+            torch.testing.assert_close(error(poses, labels, skeleton), values, rtol=1e-5, atol=1e-4)
 
     def test_has_a_finite_gradient_where_pose_and_label_are_the_same(self, error, skeleton):
         _, labels = hands(skeleton, 4)
@@ -191,14 +195,16 @@ class TestProportionError:
         for pose in (longer, shorter):
             torch.testing.assert_close(errors.proportion_error(pose, label, chain(8)), expected)
 
-    def test_is_clamped_at_ten(self):
+    @pytest.mark.parametrize("gradients", [True, False])
+    def test_is_clamped_at_ten(self, gradients):
         _, labels = hands(HANDS17, 2)
         poses = labels.clone()
         poses[:, 8] = poses[:, 7] + 100 * (poses[:, 8] - poses[:, 7])
-        values = errors.proportion_error(poses, labels, HANDS17)
-        assert values.max() == errors.MAX_PROPORTION_ERROR == 10
-        poses[:, 8] = poses[:, 7]
-        assert errors.proportion_error(poses, labels, HANDS17).max() == 10
+        with torch.set_grad_enabled(gradients):
+            values = errors.proportion_error(poses, labels, HANDS17)
+            assert values.max() == errors.MAX_PROPORTION_ERROR == 10
+            poses[:, 8] = poses[:, 7]
+            assert errors.proportion_error(poses, labels, HANDS17).max() == 10
 
 
 def test_bone_lengths_are_those_of_the_bones_in_their_order(skeleton):
