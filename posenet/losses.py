@@ -23,7 +23,7 @@ class Loss(ABC):
 
 @dataclass(frozen=True, repr=False)
 class MetricLoss(Loss):
-    """The mean error of a batch.
+    """The mean over samples of each sample's mean error.
 
     Attributes:
         error: A function of `posenet.errors`.
