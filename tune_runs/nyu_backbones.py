@@ -11,7 +11,7 @@ evaluation/). With the files for NYU in $D, this command makes the datasets:
 Each backbone has its own corrector, trained on blocks of 100 frames. Of every five blocks, one chooses the epoch and
 the setting, and another one is reported. The table measures interpolation between labelled frames of one recording:
 each test block of 100 frames lies between two training blocks. At a distance of 50 frames from the training frames,
-Pose-REN improves from 12.64 only to 12.03 mm instead of 9.16. Training and test frames show the same two people.
+Pose-REN improves from 12.64 only to 12.03 mm instead of 9.14. Training and test frames show the same two people.
 """
 
 import argparse
