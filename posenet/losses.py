@@ -37,8 +37,16 @@ class MetricLoss(Loss):
         _check(self.error, self.mode)
 
     def __call__(self, poses: Tensor, labels: Tensor, skeleton: Skeleton) -> Tensor:
-        """Returns the loss of a batch, a scalar."""
-        return in_mode(self.error(poses, labels, skeleton), self.mode).mean()
+        """Returns the loss of a batch, a scalar.
+
+        Raises:
+            ValueError: If the error function does not return numbers for each sample.
+        """
+        found = self.error(poses, labels, skeleton)  # (N, K)
+        if found.ndim < 2:
+            shape = f"a tensor of shape {tuple(found.shape)}"
+            raise ValueError(f"{_name(self.error)} returned {shape} instead of (N, K) for N = {len(poses)} poses")
+        return in_mode(found, self.mode).mean()
 
     def __repr__(self) -> str:
         return f"MetricLoss({_name(self.error)}, {self.mode!r})"

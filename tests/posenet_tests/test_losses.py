@@ -207,3 +207,15 @@ class TestCombinedLoss:
 
 def depth_error(poses, labels, skeleton):
     return (poses - labels)[..., 2]
+
+
+@pytest.mark.parametrize("shape", [(), (4,)])
+def test_an_error_without_numbers_for_each_sample_is_refused(shape):
+    def total(poses, labels, skeleton):
+        return torch.zeros(shape)
+
+    poses, labels = hands(HANDS17, 4)
+    with pytest.raises(
+        ValueError, match=r"total returned a tensor of shape \(.*\) instead of \(N, K\) for N = 4 poses"
+    ):
+        MetricLoss(total)(poses, labels, HANDS17)
