@@ -44,8 +44,8 @@ class PoseTransform:
         """Transforms poses, (N, J, 3), mm, to normalised coordinates: ((poses − origin) @ rotation) / scale."""
         if self.rotation is None:
             shifted = poses - _for_each_joint(self.origin, poses)  # (N, J, 3)
-            scale = None if self.scale is None else _for_each_joint(self.scale, poses)
-            return whole_samples(shifted if scale is None else shifted / scale)  # (N, J, 3)
+            scaled = shifted if self.scale is None else shifted / _for_each_joint(self.scale, poses)  # (N, J, 3)
+            return whole_samples(scaled)
         # Scale the rotation: it has fewer numbers than the poses.
         rotation = self.rotation if self.scale is None else self.rotation / self.scale  # (N, 3, 3)
         return whole_samples(_rotate(stored_samples_last(poses) - self.origin, rotation))  # (N, J, 3)
