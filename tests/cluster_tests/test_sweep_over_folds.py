@@ -145,7 +145,7 @@ class TestTheTablesOfASweepOverFolds:
             )
             assert "The result of a repetition is the mean over the frames of all 3 folds." in text
             assert "sample standard deviation of the folds' means." in text.replace("&#x27;", "'").replace("&#39;", "'")
-            assert "In the closest of 3 pairs of training and test sets: " in text
+            assert "Of the 3 pairs of training and test sets, these are the closest." in text
 
     def test_have_the_spread_over_folds_of_the_chosen_metric(self, table):
         [row, _] = csv.DictReader(io.StringIO(table.to_csv(TableOptions(metric="max_distance"))))

@@ -246,9 +246,12 @@ def distances(results: Results, rows: Sequence[Row], split: str) -> list[str]:
     if not found:
         return []
     closest = max(found, key=lambda separation: (separation.is_interpolation, separation.correlation or 0.0))
-    of = "" if len(found) == 1 else f"In the closest of {len(found)} pairs of training and {SPLIT_NAMES[split]} sets: "
-    meaning = [] if closest.meaning is None else [closest.meaning]
-    return [of + " ".join([closest.sentence(SPLIT_NAMES[split]), *meaning])]
+    sentences = [closest.sentence(SPLIT_NAMES[split])]
+    if len(found) > 1:
+        sentences.append(f"Of the {len(found)} pairs of training and {SPLIT_NAMES[split]} sets, these are the closest.")
+    if closest.meaning is not None:
+        sentences.append(closest.meaning)
+    return [" ".join(sentences)]
 
 
 def versions(results: Results, rows: Sequence[Row]) -> list[str]:
