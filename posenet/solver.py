@@ -176,7 +176,7 @@ class Solver:
 
     def _run_epoch(self) -> EpochReport:
         self.epoch += 1
-        progress = _EpochProgress()
+        progress = _EpochProgress(len(self.loader))
         log_points = []
         self.model.train()
         for batch in self.loader.epoch():
@@ -304,8 +304,10 @@ class Solver:
 class _EpochProgress:
     """The numbers of an epoch's batches; they stay on the device until a log point fetches all of them."""
 
+    n_batches: int
     sizes: list[int] = field(default_factory=list)
-    on_device: list[Tensor] = field(default_factory=list)  # (2,) or (3,) for each batch that is not fetched yet
+    # One tensor, (B, 2) or (B, 3): small ones that stay between the large ones of batches would fragment the memory.
+    on_device: Tensor | None = None
     losses: list[float] = field(default_factory=list)
     distances: list[float] = field(default_factory=list)
     grad_norms: list[float] = field(default_factory=list)
@@ -320,15 +322,19 @@ class _EpochProgress:
 
     def add(self, size: int, *numbers: Tensor) -> None:
         """Adds a batch: its size, loss and mean distance, and the mean norm of its gradients if that is logged."""
-        self.sizes.append(size)
         # A loss may have one element in any number of dimensions.
-        self.on_device.append(torch.stack([number.detach().reshape(()) for number in numbers]))
+        of_batch = [number.detach().reshape(()) for number in numbers]
+        if self.on_device is None:
+            self.on_device = torch.stack(of_batch).expand(self.n_batches, -1).clone()
+        else:
+            torch.stack(of_batch, out=self.on_device[self.n_done])
+        self.sizes.append(size)
 
     def fetch(self) -> None:
-        by_kind = torch.stack(self.on_device, dim=1).tolist()
+        assert self.on_device is not None
+        by_kind = self.on_device[self.n_fetched : self.n_done].T.tolist()
         for values, fetched in zip((self.losses, self.distances, self.grad_norms), by_kind, strict=False):
             values += fetched
-        self.on_device.clear()
 
     def mean_loss(self, since: int) -> float:
         """The mean loss over the samples of the batches from `since` on."""
