@@ -306,7 +306,7 @@ class _EpochProgress:
 
     n_batches: int
     sizes: list[int] = field(default_factory=list)
-    # One tensor, (B, 2) or (B, 3): small ones that stay between the large ones of batches would fragment the memory.
+    # (B, 2) or (B, 3). A small tensor for each batch, kept between the batches' large ones, would fragment the memory.
     on_device: Tensor | None = None
     losses: list[float] = field(default_factory=list)
     distances: list[float] = field(default_factory=list)

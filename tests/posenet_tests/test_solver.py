@@ -1,4 +1,5 @@
 import copy
+import gc
 import itertools
 import math
 import random
@@ -232,6 +233,19 @@ class TestTraining:
             np.testing.assert_array_equal(dataset.labels, labels)
             for subset, array in poses.items():
                 np.testing.assert_array_equal(dataset.poses[subset], array)
+
+    def test_keeps_no_tensor_of_a_batch_until_the_log_point(self, monkeypatch):
+        counts, train_batch = [], Solver._train_batch
+
+        def count_after(*arguments):
+            train_batch(*arguments)
+            gc.collect()
+            counts.append(sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects()))
+
+        monkeypatch.setattr(Solver, "_train_batch", count_after)
+        train(make_solver(num_epochs=2, log_grad=True))
+        of_second_epoch = counts[N_BATCHES:]  # the first one creates the optimizer's state
+        assert len(set(of_second_epoch)) == 1
 
     def test_yields_after_each_epoch_and_then_no_more(self):
         solver = make_solver(num_epochs=4)
