@@ -59,10 +59,9 @@ METRICS = (
 )
 """The names of all metrics, except for those of single joints and thresholds."""
 
-# Samples per chunk, one number for each kind of device, since sums depend on it. On a CPU, the allocator returns larger
-# tensors to the system and pages them in again for each chunk (measured: with 4096 an evaluation takes 1.6 times as
-# long); much smaller chunks make matrix products inefficient. A GPU takes as long for a small chunk as for a large one:
-# it waits for the next of some hundred launches. The largest tensors of this chunk have 12 MB.
+# Samples per chunk, one number for each kind of device, since sums depend on it. On a CPU, sizes from 512 to 4096 take
+# equally long. A GPU takes as long for a small chunk as for a large one: it waits for the next of some hundred
+# launches. The largest tensors of its chunk have 12 MB.
 _CHUNK_OF_A_CPU, _CHUNK_OF_A_GPU = 1024, 16_384
 
 

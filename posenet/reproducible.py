@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from posenet.allocator import keep_freed_memory
+
 _memory: Any = torch.utils.deterministic  # its one attribute has no declared type
 
 T = TypeVar("T")
@@ -33,12 +35,15 @@ _CPU_LAYERS = (_backends.mkldnn.conv, _backends.mkldnn.rnn)
 def reproducible_process(*, threads: int, deterministic: bool, matmul_precision: str) -> Iterator[None]:
     """Makes the block independent of what ran in the process before, and restores the process state afterwards.
 
+    Only the limits of `keep_freed_memory`, which cannot be read, remain.
+
     Args:
         threads: CPU threads of torch. The number affects the order of summation and thus can change results.
         deterministic: Use torch's deterministic algorithms only.
         matmul_precision: 'highest', 'high' or 'medium', see `torch.set_float32_matmul_precision`. 'highest' also turns
             off TF32 in convolutions, which torch allows by default.
     """
+    keep_freed_memory()
     before = (
         torch.get_num_threads(),
         torch.get_default_dtype(),
