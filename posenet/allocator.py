@@ -19,9 +19,9 @@ def keep_freed_memory() -> None:
 
     By default, glibc returns blocks of 128 kB or more, and what is free at the end of the heap. Trainings and
     evaluations free and allocate such tensors for each batch, and the system pages the memory in again, which can take
-    a third of an evaluation. It raises these limits when it frees larger blocks, so the speed depends on what the
-    process did before. Now it keeps blocks of up to 32 MB, and up to 256 MB at the end of the heap. Results do not
-    change.
+    a third of an evaluation. glibc raises its limits when it frees larger blocks, so the speed depends on what the
+    process did before. After this call it keeps blocks of up to 32 MB, and up to 256 MB at the end of the heap.
+    Results do not change.
 
     Other C libraries have other allocators, and are left alone.
     """
