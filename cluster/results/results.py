@@ -27,11 +27,10 @@ from cluster.results.rows import (
     TrialOutcome,
     column,
     fold_std_column,
-    mean,
-    std,
     summarize,
     trial_rows,
 )
+from cluster.results.statistics import mean, std
 from cluster.storage.experiment_file import ExperimentFile
 from cluster.storage.experiment_file import NoResultsError as NoResultsError
 from cluster.storage.file_names import FileNames

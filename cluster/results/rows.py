@@ -1,11 +1,10 @@
 """The rows of trials and combinations in tables, and the names of their columns."""
 
-import math
-import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from cluster.results.statistics import mean, std
 from cluster.storage.experiment_file import Combination
 from cluster.storage.trial_file import Status, TrialFile
 from data_pipeline.subsets import DEFAULT_SUBSET, MEAN_SUBSET
@@ -215,17 +214,3 @@ def summarize(
         summary.append(summed)
     by = DECIDING if is_confirmed else ChosenBy("n", SummaryColumns.of("val").mean)
     return sorted(summary, key=lambda row: (row[by.mean] is None, row[by.n] < n_repetitions, row[by.mean] or 0.0))
-
-
-def mean(values: Sequence[float]) -> float | None:
-    """Returns the mean of values; None without any."""
-    return statistics.fmean(values) if values else None
-
-
-def std(values: Sequence[float]) -> float | None:
-    """Returns the sample standard deviation of values; None for fewer than two."""
-    # `statistics.stdev` computes in fractions and takes forty times as long.
-    if len(values) < 2:
-        return None
-    center = statistics.fmean(values)
-    return math.sqrt(math.fsum((value - center) ** 2 for value in values) / (len(values) - 1))

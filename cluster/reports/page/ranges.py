@@ -14,8 +14,8 @@ from cluster.reports.page.data import PageData
 from cluster.reports.tables.first_rung import FirstRung, at_first_rung
 from cluster.results.choice.marginal import marginal
 from cluster.results.names import option_texts, short_names
-from cluster.results.rows import Row, column, mean
-from cluster.results.statistics import Array
+from cluster.results.rows import Row, column
+from cluster.results.statistics import Array, mean
 from cluster.storage.experiment_file import Range
 from cluster.storage.trial_file import FINAL
 from data_pipeline.words import count, listed
