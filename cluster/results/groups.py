@@ -18,6 +18,7 @@ from cluster.results.rows import Row, column
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.frame_errors import FrameErrors
+from data_pipeline.files.json_numbers import LARGEST
 from data_pipeline.frame_table import in_order
 from data_pipeline.skeleton import Skeleton
 from data_pipeline.subsets import MEAN_SUBSET
@@ -145,7 +146,7 @@ def part_groups(total: Group, logged: Logged, ids: Sequence[str], parts: Sequenc
 
     def values(metric: str) -> Values:
         found = [logged.final[i][places[metric]] if i in logged.final and metric in places else np.nan for i in ids]
-        return [float(value) if np.isfinite(value) else None for value in found]
+        return [float(value) if abs(value) <= LARGEST else None for value in found]  # None for NaN too
 
     groups = [
         Group(part, total.n_frames, values(f"distance[{part}]_before"), values(f"distance[{part}]")) for part in parts

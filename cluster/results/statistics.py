@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist, fmean
+from typing import TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -364,12 +365,12 @@ def _checked_lengths(lengths: Sequence[int] | None, n: int) -> Sequence[int]:
     return lengths
 
 
-def _is_number(value: float | None) -> bool:
+def _is_number(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
 def _known(values: Values) -> list[float]:
-    return [value for value in values if value is not None and math.isfinite(value)]
+    return [value for value in values if _is_number(value)]
 
 
 @lru_cache(maxsize=64)

@@ -169,6 +169,13 @@ class TestTheTable:
             ["0", "–", "–", "–", "–"],
         ]
 
+    def test_leaves_out_numbers_of_a_damaged_file_whose_squares_overflow(self, folder):
+        for repetition, damaged in enumerate([1e308, -1e308, 10.0]):
+            named = [("distance[W]_before", 10.0), ("distance[W]", damaged)]
+            rows = [Record(2, 0, "test", "mean", "original", name, value) for name, value in named]
+            folder.trial(f"b/{repetition}").write("records.parquet", to_parquet(f"b/{repetition}", rows))
+        assert records(folder)[1]["test_distance_mm_mean"] == 10.0
+
 
 class TestSeveralCombinations:
     def test_are_compared_within_each_group(self, tmp_path):
