@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from posenet.models.layers import Dropout, dropout
+from posenet.models.layers import Dropout, Linear, dropout
 
 PARTS = 2**16
 """A probability is rounded to a multiple of 1 / PARTS."""
@@ -11,6 +11,27 @@ PARTS = 2**16
 def seeded_dropout(x, p, seed=0):
     torch.manual_seed(seed)
     return dropout(x, p, training=True)
+
+
+class TestLinear:
+    @pytest.mark.parametrize("sizes", [(63, 256), (256, 63), (150, 63), (256, 3), (63, 3)])
+    @pytest.mark.parametrize("batch", [(127,), (128,), (130, 2)])
+    def test_equals_that_of_torch(self, sizes, batch):
+        torch.manual_seed(0)
+        layer, of_torch = Linear(*sizes), torch.nn.Linear(*sizes)
+        of_torch.load_state_dict(layer.state_dict())
+        x = torch.randn(*batch, sizes[0])
+        directions = torch.randn(*batch, sizes[1])
+        found = []
+        for each in (layer, of_torch):
+            inputs = x.clone().requires_grad_()
+            outputs = each(inputs)
+            outputs.backward(directions)
+            found.append([outputs, inputs.grad, each.weight.grad, each.bias.grad])
+        torch.testing.assert_close(*found)
+        assert [each.stride() for each in found[0]] == [each.stride() for each in found[1]]
+        with torch.inference_mode():
+            torch.testing.assert_close(layer(x), of_torch(x))
 
 
 class TestDropout:
