@@ -72,22 +72,26 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the outputs, (..., outputs), for `x`, (..., inputs)."""
-        # An exporter would decide once, for the number of samples in its example.
+        # torch.export would make this decision once, for the number of samples in its example.
         if torch.compiler.is_compiling() or x.device.type != "cpu" or x.ndim != 2 or len(x) < _LONG_SUM:
             return super().forward(x)
         if _is_slow(self.out_features) and self.in_features >= _LONG_SUM:
             return torch.addmm(self.bias.unsqueeze(1), self.weight, x.t()).t().contiguous()
-        if _is_slow(self.in_features) and self.out_features >= 16 and torch.is_grad_enabled():
+        if _is_slow(self.in_features) and self.out_features >= _VECTOR and torch.is_grad_enabled():
             # The gradient of the weights, a sum over samples, has rows of inputs; that of this copy, of outputs.
             return torch.addmm(self.bias, x, self.weight.t().contiguous())
         return super().forward(x)
 
 
 _LONG_SUM = 128
+"""For sums of fewer numbers, copying takes about as long as it saves."""
+
+_VECTOR = 16
+"""The numbers in a vector. For shorter rows, MKL computes in another way, with other last bits."""
 
 
 def _is_slow(row_length: int) -> bool:
-    return row_length > 16 and row_length % 16 != 0
+    return row_length > _VECTOR and row_length % _VECTOR != 0
 
 
 def dropout(x: Tensor, p: float, *, training: bool, inplace: bool = False) -> Tensor:
